@@ -101,6 +101,7 @@ type OrderCommand struct {
 	//
 	//	*OrderCommand_Place
 	//	*OrderCommand_Cancel
+	//	*OrderCommand_RepeatPlace
 	Command       isOrderCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -196,6 +197,15 @@ func (x *OrderCommand) GetCancel() *CancelOrder {
 	return nil
 }
 
+func (x *OrderCommand) GetRepeatPlace() *RepeatPlace {
+	if x != nil {
+		if x, ok := x.Command.(*OrderCommand_RepeatPlace); ok {
+			return x.RepeatPlace
+		}
+	}
+	return nil
+}
+
 type isOrderCommand_Command interface {
 	isOrderCommand_Command()
 }
@@ -208,9 +218,15 @@ type OrderCommand_Cancel struct {
 	Cancel *CancelOrder `protobuf:"bytes,7,opt,name=cancel,proto3,oneof"`
 }
 
+type OrderCommand_RepeatPlace struct {
+	RepeatPlace *RepeatPlace `protobuf:"bytes,8,opt,name=repeat_place,json=repeatPlace,proto3,oneof"`
+}
+
 func (*OrderCommand_Place) isOrderCommand_Command() {}
 
 func (*OrderCommand_Cancel) isOrderCommand_Command() {}
+
+func (*OrderCommand_RepeatPlace) isOrderCommand_Command() {}
 
 // PlaceOrder carries the order priced by the catalogue.
 type PlaceOrder struct {
@@ -404,6 +420,48 @@ func (*CancelOrder) Descriptor() ([]byte, []int) {
 	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{3}
 }
 
+// RepeatPlace is a PlaceOrder that the API can no longer price (the price changed, the SKU is gone) and would have
+// to refuse, unless the order exists already: whoever repeats a request gets its stored answer whatever has changed
+// since. It carries the request_id and the fingerprint of the PlaceOrder that it stands for, and goes through the
+// same partition, so that an order still on its way is seen. An order that exists gives COMMAND_REPEATED (or
+// IDEMPOTENCY_MISMATCH), as for any request_id it knows; no order: CommandRefused NOT_FOUND, as for any command but
+// place. It never makes or changes an order.
+type RepeatPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepeatPlace) Reset() {
+	*x = RepeatPlace{}
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepeatPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepeatPlace) ProtoMessage() {}
+
+func (x *RepeatPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepeatPlace.ProtoReflect.Descriptor instead.
+func (*RepeatPlace) Descriptor() ([]byte, []int) {
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{4}
+}
+
 // OrderEvent is the value of order.events.v1: what changed, and the whole order after it. Key: order_id.
 // Writer: the order processor.
 type OrderEvent struct {
@@ -424,15 +482,19 @@ type OrderEvent struct {
 	//	*OrderEvent_CommandRepeated
 	//	*OrderEvent_CommandRefused
 	//	*OrderEvent_RetryDue
-	Change        isOrderEvent_Change `protobuf_oneof:"change"`
-	Order         *Order              `protobuf:"bytes,20,opt,name=order,proto3" json:"order,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Change isOrderEvent_Change `protobuf_oneof:"change"`
+	Order  *Order              `protobuf:"bytes,20,opt,name=order,proto3" json:"order,omitempty"`
+	// The fingerprint of the command that placed the order, on every one of its events: by it a repeat is still told
+	// from other content when the order has long left the processor's table (orders.place_fingerprint in Postgres).
+	// It is OrderState.commands[0].fingerprint.
+	PlaceFingerprint []byte `protobuf:"bytes,21,opt,name=place_fingerprint,json=placeFingerprint,proto3" json:"place_fingerprint,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *OrderEvent) Reset() {
 	*x = OrderEvent{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[4]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +506,7 @@ func (x *OrderEvent) String() string {
 func (*OrderEvent) ProtoMessage() {}
 
 func (x *OrderEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[4]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +519,7 @@ func (x *OrderEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderEvent.ProtoReflect.Descriptor instead.
 func (*OrderEvent) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{4}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OrderEvent) GetOrderId() string {
@@ -576,6 +638,13 @@ func (x *OrderEvent) GetOrder() *Order {
 	return nil
 }
 
+func (x *OrderEvent) GetPlaceFingerprint() []byte {
+	if x != nil {
+		return x.PlaceFingerprint
+	}
+	return nil
+}
+
 type isOrderEvent_Change interface {
 	isOrderEvent_Change()
 }
@@ -643,7 +712,7 @@ type OrderPlaced struct {
 
 func (x *OrderPlaced) Reset() {
 	*x = OrderPlaced{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[5]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +724,7 @@ func (x *OrderPlaced) String() string {
 func (*OrderPlaced) ProtoMessage() {}
 
 func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[5]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +737,7 @@ func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPlaced.ProtoReflect.Descriptor instead.
 func (*OrderPlaced) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{5}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{6}
 }
 
 // LineHeld says that a SKU holds a line's stock (and, in CANCELLING, that it was released again at once).
@@ -681,7 +750,7 @@ type LineHeld struct {
 
 func (x *LineHeld) Reset() {
 	*x = LineHeld{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[6]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +762,7 @@ func (x *LineHeld) String() string {
 func (*LineHeld) ProtoMessage() {}
 
 func (x *LineHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[6]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +775,7 @@ func (x *LineHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineHeld.ProtoReflect.Descriptor instead.
 func (*LineHeld) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{6}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LineHeld) GetLine() int32 {
@@ -726,7 +795,7 @@ type LineRefused struct {
 
 func (x *LineRefused) Reset() {
 	*x = LineRefused{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[7]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +807,7 @@ func (x *LineRefused) String() string {
 func (*LineRefused) ProtoMessage() {}
 
 func (x *LineRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[7]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +820,7 @@ func (x *LineRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineRefused.ProtoReflect.Descriptor instead.
 func (*LineRefused) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{7}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LineRefused) GetLine() int32 {
@@ -772,7 +841,7 @@ type PaymentAdvanced struct {
 
 func (x *PaymentAdvanced) Reset() {
 	*x = PaymentAdvanced{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[8]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +853,7 @@ func (x *PaymentAdvanced) String() string {
 func (*PaymentAdvanced) ProtoMessage() {}
 
 func (x *PaymentAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[8]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +866,7 @@ func (x *PaymentAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentAdvanced.ProtoReflect.Descriptor instead.
 func (*PaymentAdvanced) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{8}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PaymentAdvanced) GetStepNumber() int32 {
@@ -816,7 +885,7 @@ type CancelAccepted struct {
 
 func (x *CancelAccepted) Reset() {
 	*x = CancelAccepted{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[9]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +897,7 @@ func (x *CancelAccepted) String() string {
 func (*CancelAccepted) ProtoMessage() {}
 
 func (x *CancelAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[9]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +910,7 @@ func (x *CancelAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelAccepted.ProtoReflect.Descriptor instead.
 func (*CancelAccepted) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{9}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{10}
 }
 
 // DeadlinePassed says that the status had lasted as long as it may.
@@ -853,7 +922,7 @@ type DeadlinePassed struct {
 
 func (x *DeadlinePassed) Reset() {
 	*x = DeadlinePassed{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[10]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +934,7 @@ func (x *DeadlinePassed) String() string {
 func (*DeadlinePassed) ProtoMessage() {}
 
 func (x *DeadlinePassed) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[10]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +947,7 @@ func (x *DeadlinePassed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadlinePassed.ProtoReflect.Descriptor instead.
 func (*DeadlinePassed) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{10}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{11}
 }
 
 // RetryDue says that a step at the gateway is tried or polled again.
@@ -890,7 +959,7 @@ type RetryDue struct {
 
 func (x *RetryDue) Reset() {
 	*x = RetryDue{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[11]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +971,7 @@ func (x *RetryDue) String() string {
 func (*RetryDue) ProtoMessage() {}
 
 func (x *RetryDue) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[11]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +984,7 @@ func (x *RetryDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDue.ProtoReflect.Descriptor instead.
 func (*RetryDue) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{11}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{12}
 }
 
 // CommandRepeated gives the stored answer of a request_id again. `refused` is set when that answer was a refusal.
@@ -928,7 +997,7 @@ type CommandRepeated struct {
 
 func (x *CommandRepeated) Reset() {
 	*x = CommandRepeated{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[12]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1009,7 @@ func (x *CommandRepeated) String() string {
 func (*CommandRepeated) ProtoMessage() {}
 
 func (x *CommandRepeated) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[12]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1022,7 @@ func (x *CommandRepeated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRepeated.ProtoReflect.Descriptor instead.
 func (*CommandRepeated) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{12}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommandRepeated) GetRefused() OrderReason {
@@ -973,7 +1042,7 @@ type CommandRefused struct {
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[13]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1054,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[13]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1067,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{13}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CommandRefused) GetReason() OrderReason {
@@ -1022,7 +1091,7 @@ type OrderTimer struct {
 
 func (x *OrderTimer) Reset() {
 	*x = OrderTimer{}
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[14]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1103,7 @@ func (x *OrderTimer) String() string {
 func (*OrderTimer) ProtoMessage() {}
 
 func (x *OrderTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_shop_order_v1_order_records_proto_msgTypes[14]
+	mi := &file_shop_order_v1_order_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1116,7 @@ func (x *OrderTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderTimer.ProtoReflect.Descriptor instead.
 func (*OrderTimer) Descriptor() ([]byte, []int) {
-	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{14}
+	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OrderTimer) GetOrderId() string {
@@ -1075,7 +1144,7 @@ var File_shop_order_v1_order_records_proto protoreflect.FileDescriptor
 
 const file_shop_order_v1_order_records_proto_rawDesc = "" +
 	"\n" +
-	"!shop/order/v1/order_records.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\x92\x02\n" +
+	"!shop/order/v1/order_records.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\xd3\x02\n" +
 	"\fOrderCommand\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x1d\n" +
 	"\n" +
@@ -1084,7 +1153,8 @@ const file_shop_order_v1_order_records_proto_rawDesc = "" +
 	"\bactor_id\x18\x04 \x01(\tR\aactorId\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\x121\n" +
 	"\x05place\x18\x06 \x01(\v2\x19.shop.order.v1.PlaceOrderH\x00R\x05place\x124\n" +
-	"\x06cancel\x18\a \x01(\v2\x1a.shop.order.v1.CancelOrderH\x00R\x06cancelB\t\n" +
+	"\x06cancel\x18\a \x01(\v2\x1a.shop.order.v1.CancelOrderH\x00R\x06cancel\x12?\n" +
+	"\frepeat_place\x18\b \x01(\v2\x1a.shop.order.v1.RepeatPlaceH\x00R\vrepeatPlaceB\t\n" +
 	"\acommand\"\xbb\x01\n" +
 	"\n" +
 	"PlaceOrder\x12/\n" +
@@ -1101,7 +1171,8 @@ const file_shop_order_v1_order_records_proto_rawDesc = "" +
 	"\x05title\x18\x04 \x01(\tR\x05title\x12\x1a\n" +
 	"\bquantity\x18\x05 \x01(\x03R\bquantity\x12(\n" +
 	"\x10unit_price_minor\x18\x06 \x01(\x03R\x0eunitPriceMinor\"\r\n" +
-	"\vCancelOrder\"\xf5\x05\n" +
+	"\vCancelOrder\"\r\n" +
+	"\vRepeatPlace\"\xa2\x06\n" +
 	"\n" +
 	"OrderEvent\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x18\n" +
@@ -1118,7 +1189,8 @@ const file_shop_order_v1_order_records_proto_rawDesc = "" +
 	" \x01(\v2\x1e.shop.order.v1.CommandRepeatedH\x00R\x0fcommandRepeated\x12H\n" +
 	"\x0fcommand_refused\x18\v \x01(\v2\x1d.shop.order.v1.CommandRefusedH\x00R\x0ecommandRefused\x126\n" +
 	"\tretry_due\x18\f \x01(\v2\x17.shop.order.v1.RetryDueH\x00R\bretryDue\x12*\n" +
-	"\x05order\x18\x14 \x01(\v2\x14.shop.order.v1.OrderR\x05orderB\b\n" +
+	"\x05order\x18\x14 \x01(\v2\x14.shop.order.v1.OrderR\x05order\x12+\n" +
+	"\x11place_fingerprint\x18\x15 \x01(\fR\x10placeFingerprintB\b\n" +
 	"\x06change\"\r\n" +
 	"\vOrderPlaced\"\x1e\n" +
 	"\bLineHeld\x12\x12\n" +
@@ -1165,51 +1237,53 @@ func file_shop_order_v1_order_records_proto_rawDescGZIP() []byte {
 }
 
 var file_shop_order_v1_order_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shop_order_v1_order_records_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_shop_order_v1_order_records_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_shop_order_v1_order_records_proto_goTypes = []any{
 	(OrderDelay)(0),         // 0: shop.order.v1.OrderDelay
 	(*OrderCommand)(nil),    // 1: shop.order.v1.OrderCommand
 	(*PlaceOrder)(nil),      // 2: shop.order.v1.PlaceOrder
 	(*PlacedLine)(nil),      // 3: shop.order.v1.PlacedLine
 	(*CancelOrder)(nil),     // 4: shop.order.v1.CancelOrder
-	(*OrderEvent)(nil),      // 5: shop.order.v1.OrderEvent
-	(*OrderPlaced)(nil),     // 6: shop.order.v1.OrderPlaced
-	(*LineHeld)(nil),        // 7: shop.order.v1.LineHeld
-	(*LineRefused)(nil),     // 8: shop.order.v1.LineRefused
-	(*PaymentAdvanced)(nil), // 9: shop.order.v1.PaymentAdvanced
-	(*CancelAccepted)(nil),  // 10: shop.order.v1.CancelAccepted
-	(*DeadlinePassed)(nil),  // 11: shop.order.v1.DeadlinePassed
-	(*RetryDue)(nil),        // 12: shop.order.v1.RetryDue
-	(*CommandRepeated)(nil), // 13: shop.order.v1.CommandRepeated
-	(*CommandRefused)(nil),  // 14: shop.order.v1.CommandRefused
-	(*OrderTimer)(nil),      // 15: shop.order.v1.OrderTimer
-	(*Contact)(nil),         // 16: shop.order.v1.Contact
-	(*Order)(nil),           // 17: shop.order.v1.Order
-	(OrderReason)(0),        // 18: shop.order.v1.OrderReason
+	(*RepeatPlace)(nil),     // 5: shop.order.v1.RepeatPlace
+	(*OrderEvent)(nil),      // 6: shop.order.v1.OrderEvent
+	(*OrderPlaced)(nil),     // 7: shop.order.v1.OrderPlaced
+	(*LineHeld)(nil),        // 8: shop.order.v1.LineHeld
+	(*LineRefused)(nil),     // 9: shop.order.v1.LineRefused
+	(*PaymentAdvanced)(nil), // 10: shop.order.v1.PaymentAdvanced
+	(*CancelAccepted)(nil),  // 11: shop.order.v1.CancelAccepted
+	(*DeadlinePassed)(nil),  // 12: shop.order.v1.DeadlinePassed
+	(*RetryDue)(nil),        // 13: shop.order.v1.RetryDue
+	(*CommandRepeated)(nil), // 14: shop.order.v1.CommandRepeated
+	(*CommandRefused)(nil),  // 15: shop.order.v1.CommandRefused
+	(*OrderTimer)(nil),      // 16: shop.order.v1.OrderTimer
+	(*Contact)(nil),         // 17: shop.order.v1.Contact
+	(*Order)(nil),           // 18: shop.order.v1.Order
+	(OrderReason)(0),        // 19: shop.order.v1.OrderReason
 }
 var file_shop_order_v1_order_records_proto_depIdxs = []int32{
 	2,  // 0: shop.order.v1.OrderCommand.place:type_name -> shop.order.v1.PlaceOrder
 	4,  // 1: shop.order.v1.OrderCommand.cancel:type_name -> shop.order.v1.CancelOrder
-	3,  // 2: shop.order.v1.PlaceOrder.lines:type_name -> shop.order.v1.PlacedLine
-	16, // 3: shop.order.v1.PlaceOrder.contact:type_name -> shop.order.v1.Contact
-	6,  // 4: shop.order.v1.OrderEvent.placed:type_name -> shop.order.v1.OrderPlaced
-	7,  // 5: shop.order.v1.OrderEvent.line_held:type_name -> shop.order.v1.LineHeld
-	8,  // 6: shop.order.v1.OrderEvent.line_refused:type_name -> shop.order.v1.LineRefused
-	9,  // 7: shop.order.v1.OrderEvent.payment_advanced:type_name -> shop.order.v1.PaymentAdvanced
-	10, // 8: shop.order.v1.OrderEvent.cancel_accepted:type_name -> shop.order.v1.CancelAccepted
-	11, // 9: shop.order.v1.OrderEvent.deadline_passed:type_name -> shop.order.v1.DeadlinePassed
-	13, // 10: shop.order.v1.OrderEvent.command_repeated:type_name -> shop.order.v1.CommandRepeated
-	14, // 11: shop.order.v1.OrderEvent.command_refused:type_name -> shop.order.v1.CommandRefused
-	12, // 12: shop.order.v1.OrderEvent.retry_due:type_name -> shop.order.v1.RetryDue
-	17, // 13: shop.order.v1.OrderEvent.order:type_name -> shop.order.v1.Order
-	18, // 14: shop.order.v1.CommandRepeated.refused:type_name -> shop.order.v1.OrderReason
-	18, // 15: shop.order.v1.CommandRefused.reason:type_name -> shop.order.v1.OrderReason
-	0,  // 16: shop.order.v1.OrderTimer.delay:type_name -> shop.order.v1.OrderDelay
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 2: shop.order.v1.OrderCommand.repeat_place:type_name -> shop.order.v1.RepeatPlace
+	3,  // 3: shop.order.v1.PlaceOrder.lines:type_name -> shop.order.v1.PlacedLine
+	17, // 4: shop.order.v1.PlaceOrder.contact:type_name -> shop.order.v1.Contact
+	7,  // 5: shop.order.v1.OrderEvent.placed:type_name -> shop.order.v1.OrderPlaced
+	8,  // 6: shop.order.v1.OrderEvent.line_held:type_name -> shop.order.v1.LineHeld
+	9,  // 7: shop.order.v1.OrderEvent.line_refused:type_name -> shop.order.v1.LineRefused
+	10, // 8: shop.order.v1.OrderEvent.payment_advanced:type_name -> shop.order.v1.PaymentAdvanced
+	11, // 9: shop.order.v1.OrderEvent.cancel_accepted:type_name -> shop.order.v1.CancelAccepted
+	12, // 10: shop.order.v1.OrderEvent.deadline_passed:type_name -> shop.order.v1.DeadlinePassed
+	14, // 11: shop.order.v1.OrderEvent.command_repeated:type_name -> shop.order.v1.CommandRepeated
+	15, // 12: shop.order.v1.OrderEvent.command_refused:type_name -> shop.order.v1.CommandRefused
+	13, // 13: shop.order.v1.OrderEvent.retry_due:type_name -> shop.order.v1.RetryDue
+	18, // 14: shop.order.v1.OrderEvent.order:type_name -> shop.order.v1.Order
+	19, // 15: shop.order.v1.CommandRepeated.refused:type_name -> shop.order.v1.OrderReason
+	19, // 16: shop.order.v1.CommandRefused.reason:type_name -> shop.order.v1.OrderReason
+	0,  // 17: shop.order.v1.OrderTimer.delay:type_name -> shop.order.v1.OrderDelay
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shop_order_v1_order_records_proto_init() }
@@ -1221,8 +1295,9 @@ func file_shop_order_v1_order_records_proto_init() {
 	file_shop_order_v1_order_records_proto_msgTypes[0].OneofWrappers = []any{
 		(*OrderCommand_Place)(nil),
 		(*OrderCommand_Cancel)(nil),
+		(*OrderCommand_RepeatPlace)(nil),
 	}
-	file_shop_order_v1_order_records_proto_msgTypes[4].OneofWrappers = []any{
+	file_shop_order_v1_order_records_proto_msgTypes[5].OneofWrappers = []any{
 		(*OrderEvent_Placed)(nil),
 		(*OrderEvent_LineHeld)(nil),
 		(*OrderEvent_LineRefused)(nil),
@@ -1239,7 +1314,7 @@ func file_shop_order_v1_order_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shop_order_v1_order_records_proto_rawDesc), len(file_shop_order_v1_order_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

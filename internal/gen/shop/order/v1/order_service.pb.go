@@ -682,7 +682,7 @@ var File_shop_order_v1_order_service_proto protoreflect.FileDescriptor
 
 const file_shop_order_v1_order_service_proto_rawDesc = "" +
 	"\n" +
-	"!shop/order/v1/order_service.proto\x12\rshop.order.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19shop/order/v1/order.proto\x1a\x18shop/type/v1/money.proto\"\xa1\x03\n" +
+	"!shop/order/v1/order_service.proto\x12\rshop.order.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19shop/order/v1/order.proto\x1a\x18shop/type/v1/money.proto\"\xc7\x03\n" +
 	"\x11PlaceOrderRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12?\n" +
@@ -691,8 +691,8 @@ const file_shop_order_v1_order_service_proto_rawDesc = "" +
 	"\x0epayment_method\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^[A-Za-z0-9_]{1,128}$R\rpaymentMethod\x120\n" +
 	"\acontact\x18\x04 \x01(\v2\x16.shop.order.v1.ContactR\acontact\x12:\n" +
 	"\x0eexpected_total\x18\x05 \x01(\v2\x13.shop.type.v1.MoneyR\rexpectedTotal\x12L\n" +
-	"\x0fwait_for_status\x18\x06 \x01(\x0e2\x1a.shop.order.v1.OrderStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\rwaitForStatus\x12!\n" +
-	"\auser_id\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06userId\"t\n" +
+	"\x0fwait_for_status\x18\x06 \x01(\x0e2\x1a.shop.order.v1.OrderStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\rwaitForStatus\x12G\n" +
+	"\auser_id\x18\a \x01(\tB.\xbaH+r)2'^([A-Za-z0-9][A-Za-z0-9._@+-]{0,127})?$R\x06userId\"t\n" +
 	"\x0ePlaceOrderLine\x12:\n" +
 	"\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n" +
 	"\bquantity\x18\x02 \x01(\x03B\n" +
@@ -705,13 +705,13 @@ const file_shop_order_v1_order_service_proto_rawDesc = "" +
 	"\vmin_version\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
 	"minVersion\">\n" +
 	"\x10GetOrderResponse\x12*\n" +
-	"\x05order\x18\x01 \x01(\v2\x14.shop.order.v1.OrderR\x05order\"\xc5\x01\n" +
+	"\x05order\x18\x01 \x01(\v2\x14.shop.order.v1.OrderR\x05order\"\xed\x01\n" +
 	"\x11ListOrdersRequest\x12&\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12<\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x1a.shop.order.v1.OrderStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12!\n" +
-	"\auser_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06userId\"j\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x1a.shop.order.v1.OrderStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12I\n" +
+	"\auser_id\x18\x04 \x01(\tB0\xbaH-r+2)^(-|[A-Za-z0-9][A-Za-z0-9._@+-]{0,127})?$R\x06userId\"j\n" +
 	"\x12ListOrdersResponse\x12,\n" +
 	"\x06orders\x18\x01 \x03(\v2\x14.shop.order.v1.OrderR\x06orders\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"b\n" +
