@@ -471,6 +471,8 @@ type OrderEvent struct {
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// The command that this is the outcome of; empty when a SKU, the gateway or a timer caused it.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Who asked for it, when a command caused it.
+	ActorId string `protobuf:"bytes,13,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	// Types that are valid to be assigned to Change:
 	//
 	//	*OrderEvent_Placed
@@ -539,6 +541,13 @@ func (x *OrderEvent) GetVersion() int64 {
 func (x *OrderEvent) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+func (x *OrderEvent) GetActorId() string {
+	if x != nil {
+		return x.ActorId
 	}
 	return ""
 }
@@ -1172,13 +1181,14 @@ const file_shop_order_v1_order_records_proto_rawDesc = "" +
 	"\bquantity\x18\x05 \x01(\x03R\bquantity\x12(\n" +
 	"\x10unit_price_minor\x18\x06 \x01(\x03R\x0eunitPriceMinor\"\r\n" +
 	"\vCancelOrder\"\r\n" +
-	"\vRepeatPlace\"\xa2\x06\n" +
+	"\vRepeatPlace\"\xbd\x06\n" +
 	"\n" +
 	"OrderEvent\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x124\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x19\n" +
+	"\bactor_id\x18\r \x01(\tR\aactorId\x124\n" +
 	"\x06placed\x18\x04 \x01(\v2\x1a.shop.order.v1.OrderPlacedH\x00R\x06placed\x126\n" +
 	"\tline_held\x18\x05 \x01(\v2\x17.shop.order.v1.LineHeldH\x00R\blineHeld\x12?\n" +
 	"\fline_refused\x18\x06 \x01(\v2\x1a.shop.order.v1.LineRefusedH\x00R\vlineRefused\x12K\n" +

@@ -35,9 +35,8 @@ type OrderState struct {
 	OpenStep int32 `protobuf:"varint,5,opt,name=open_step,json=openStep,proto3" json:"open_step,omitempty"`
 	// The status an order in CANCELLING ends with.
 	EndsAs OrderStatus `protobuf:"varint,6,opt,name=ends_as,json=endsAs,proto3,enum=shop.order.v1.OrderStatus" json:"ends_as,omitempty"`
-	// The last gateway step, to be repeated when it could not be reached.
-	LastStep      int32 `protobuf:"varint,7,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
-	RefundNumber  int32 `protobuf:"varint,8,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
+	// The number of the newest refund.
+	RefundNumber  int32 `protobuf:"varint,7,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,13 +113,6 @@ func (x *OrderState) GetEndsAs() OrderStatus {
 	return OrderStatus_ORDER_STATUS_UNSPECIFIED
 }
 
-func (x *OrderState) GetLastStep() int32 {
-	if x != nil {
-		return x.LastStep
-	}
-	return 0
-}
-
 func (x *OrderState) GetRefundNumber() int32 {
 	if x != nil {
 		return x.RefundNumber
@@ -194,7 +186,7 @@ var File_shop_order_v1_order_state_proto protoreflect.FileDescriptor
 
 const file_shop_order_v1_order_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1fshop/order/v1/order_state.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\xbb\x03\n" +
+	"\x1fshop/order/v1/order_state.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\x9e\x03\n" +
 	"\n" +
 	"OrderState\x12*\n" +
 	"\x05order\x18\x01 \x01(\v2\x14.shop.order.v1.OrderR\x05order\x12:\n" +
@@ -202,9 +194,8 @@ const file_shop_order_v1_order_state_proto_rawDesc = "" +
 	"\vgenerations\x18\x03 \x03(\v2*.shop.order.v1.OrderState.GenerationsEntryR\vgenerations\x12#\n" +
 	"\rpayment_steps\x18\x04 \x01(\x05R\fpaymentSteps\x12\x1b\n" +
 	"\topen_step\x18\x05 \x01(\x05R\bopenStep\x123\n" +
-	"\aends_as\x18\x06 \x01(\x0e2\x1a.shop.order.v1.OrderStatusR\x06endsAs\x12\x1b\n" +
-	"\tlast_step\x18\a \x01(\x05R\blastStep\x12#\n" +
-	"\rrefund_number\x18\b \x01(\x05R\frefundNumber\x1a>\n" +
+	"\aends_as\x18\x06 \x01(\x0e2\x1a.shop.order.v1.OrderStatusR\x06endsAs\x12#\n" +
+	"\rrefund_number\x18\a \x01(\x05R\frefundNumber\x1a>\n" +
 	"\x10GenerationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x88\x01\n" +
