@@ -1,0 +1,134 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+
+	inventoryv1 "github.com/millrace/millrace/internal/gen/shop/inventory/v1"
+	orderv1 "github.com/millrace/millrace/internal/gen/shop/order/v1"
+	"github.com/millrace/millrace/topics"
+)
+
+// Reconcile compares the rows of Postgres with the fold of the log: orders with their lines and payments, and stock.
+func Reconcile(ctx context.Context, l Log, t *topics.Table, db *pgx.Conn) (Report, error) {
+	var r Report
+	orders, err := Orders(l, t)
+	if err != nil {
+		return r, err
+	}
+	rows, err := orderRows(ctx, db)
+	if err != nil {
+		return r, err
+	}
+	stock, err := stockOf(l, t)
+	if err != nil {
+		return r, err
+	}
+	stockRows, err := texts(ctx, db, `SELECT sku, concat_ws(' ', on_hand, reserved, stock_version, version) FROM stock`)
+	if err != nil {
+		return r, err
+	}
+	folded := map[string]string{}
+	for id, o := range orders {
+		folded[id] = orderText(o)
+	}
+	r.Inputs, r.Outputs = len(folded)+len(stock), len(rows)+len(stockRows)
+	compareRows(&r, "order", folded, rows)
+	compareRows(&r, "stock of", stock, stockRows)
+	return r, nil
+}
+
+func compareRows(r *Report, what string, log, rows map[string]string) {
+	for k, want := range log {
+		if rows[k] != want {
+			r.violated("%s %s: Postgres has\n    %s\n  the log\n    %s", what, k, rows[k], want)
+		}
+	}
+	for k := range rows {
+		if _, ok := log[k]; !ok {
+			r.violated("%s %s is in Postgres and not in the log", what, k)
+		}
+	}
+}
+
+// orderText is an order with its lines and payment as comparable text.
+func orderText(o *orderv1.Order) string {
+	lines := make([]string, len(o.GetLines()))
+	for i, l := range o.GetLines() {
+		lines[i] = fmt.Sprint(l.GetLine(), " ", l.GetSku(), " ", l.GetQuantity(), " ", l.GetAmount().GetMinorUnits(), " ", strings.TrimPrefix(l.GetStatus().String(), "LINE_STATUS_"))
+	}
+	p := o.GetPayment()
+	return fmt.Sprintf("%s %s %d v%d %s | %s | %s %d %d", o.GetUserId(), strings.TrimPrefix(o.GetStatus().String(), "ORDER_STATUS_"),
+		o.GetTotal().GetMinorUnits(), o.GetVersion(), o.GetPlaceTime().AsTime().Truncate(time.Microsecond).Format(time.RFC3339Nano),
+		strings.Join(lines, ", "), p.GetIntentId(), p.GetCharged().GetMinorUnits(), p.GetRefunded().GetMinorUnits())
+}
+
+func orderRows(ctx context.Context, db *pgx.Conn) (map[string]string, error) {
+	lines, err := texts(ctx, db, `SELECT order_id::text, string_agg(concat_ws(' ', line, sku, quantity, amount_minor, status), ', ' ORDER BY line) FROM order_lines GROUP BY order_id`)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := db.Query(ctx, `SELECT o.id::text, o.user_id, o.status, o.total_minor, o.version, o.place_time, p.intent_id, p.charged_minor, p.refunded_minor
+		FROM orders o LEFT JOIN payments p ON p.order_id = o.id`)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	var id, user, status string
+	var total, version int64
+	var placed time.Time
+	var intent *string
+	var charged, refunded *int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &user, &status, &total, &version, &placed, &intent, &charged, &refunded}, func() error {
+		out[id] = fmt.Sprintf("%s %s %d v%d %s | %s | %s %d %d", user, status, total, version, placed.UTC().Format(time.RFC3339Nano), lines[id], or(intent), or(charged), or(refunded))
+		return nil
+	})
+	return out, err
+}
+
+func or[T any](v *T) T {
+	if v == nil {
+		var none T
+		return none
+	}
+	return *v
+}
+
+func stockOf(l Log, t *topics.Table) (map[string]string, error) {
+	out := map[string]string{}
+	for _, r := range l.Last(t.InventoryEvents.Topic) {
+		e := &inventoryv1.InventoryEvent{}
+		if err := proto.Unmarshal(r.Value, e); err != nil {
+			return nil, fmt.Errorf("%s: %w", placeOf(r), err)
+		}
+		if e.GetVersion() > 0 {
+			out[e.GetSku()] = fmt.Sprint(e.GetOnHand(), e.GetReserved(), e.GetStockVersion(), e.GetVersion())
+		}
+	}
+	return out, nil
+}
+
+func texts(ctx context.Context, db *pgx.Conn, query string) (map[string]string, error) {
+	rows, err := db.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	var key, text string
+	_, err = pgx.ForEachRow(rows, []any{&key, &text}, func() error {
+		out[key] = text
+		return nil
+	})
+	return out, err
+}
+
+// Lost is what a client was promised and the log does not have: IDs of orders that were acknowledged.
+func Lost(orders map[string]*orderv1.Order, acknowledged []string) []string {
+	return slices.DeleteFunc(slices.Clone(acknowledged), func(id string) bool { return orders[id] != nil })
+}
