@@ -98,6 +98,58 @@ func (l Log) fill(ctx context.Context, brokers []string, from map[string]map[int
 	return nil
 }
 
+// Lag is how many records a group has not committed yet. Kafka's own figure never falls to zero on a topic that is
+// written in transactions, because it counts the markers after the last record, which no consumer ever commits.
+func Lag(ctx context.Context, brokers []string, group string, tops ...topics.Topic) (int, error) {
+	names := make([]string, len(tops))
+	for i, t := range tops {
+		names[i] = t.Name
+	}
+	ends, _, err := bounds(ctx, brokers, names)
+	if err != nil {
+		return 0, err
+	}
+	committed, err := committedOffsets(ctx, brokers, group)
+	if err != nil {
+		return 0, err
+	}
+	log, left := Log{}, map[string]map[int32]int64{}
+	from := map[string]map[int32]kgo.Offset{}
+	for _, name := range names {
+		log[name], left[name], from[name] = map[int32][]*kgo.Record{}, map[int32]int64{}, map[int32]kgo.Offset{}
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		at, ok := committed.Lookup(o.Topic, o.Partition)
+		if !ok {
+			err = fmt.Errorf("audit: group %s has no offset of %s/%d", group, o.Topic, o.Partition)
+		}
+		if at.At < o.Offset {
+			left[o.Topic][o.Partition], from[o.Topic][o.Partition] = o.Offset, kgo.NewOffset().At(at.At)
+		}
+	})
+	if err == nil {
+		err = log.fill(ctx, brokers, from, left)
+	}
+	lag := 0
+	for _, t := range tops {
+		lag += len(log.All(t))
+	}
+	return lag, err
+}
+
+func committedOffsets(ctx context.Context, brokers []string, group string) (kadm.OffsetResponses, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	offsets, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
+	if err != nil {
+		return nil, fmt.Errorf("audit: offsets of %s: %w", group, err)
+	}
+	return offsets, offsets.Error()
+}
+
 // All is every record of a topic, partition by partition.
 func (l Log) All(t topics.Topic) []*kgo.Record {
 	var all []*kgo.Record
