@@ -9,11 +9,22 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // settleTimeout bounds how long we wait until a broker that has just started, or has just been told of a topic, can
 // answer for it.
 const settleTimeout = 30 * time.Second
+
+// NewAdmin connects for Plan, Check and Apply. Its client asks again at once about a topic that was unknown a moment
+// ago; with the usual five seconds, whoever creates topics waits for them. The caller closes it.
+func NewAdmin(brokers []string) (*kadm.Client, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.MetadataMinAge(50*time.Millisecond))
+	if err != nil {
+		return nil, fmt.Errorf("topics: %w", err)
+	}
+	return kadm.NewClient(cl), nil
+}
 
 // DifferenceError lists how a cluster differs from the table. No role starts with one.
 type DifferenceError struct{ Plan Plan }

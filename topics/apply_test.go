@@ -18,12 +18,12 @@ func TestMain(m *testing.M) { localtest.Main(m) }
 
 func newAdmin(t *testing.T) *kadm.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(localtest.Kafka(t)...), kgo.RecordPartitioner(topics.Partitioner()))
+	adm, err := topics.NewAdmin(localtest.Kafka(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(cl.Close)
-	return kadm.NewClient(cl)
+	t.Cleanup(adm.Close)
+	return adm
 }
 
 func applied(t *testing.T, adm *kadm.Client) (context.Context, *topics.Table) {
