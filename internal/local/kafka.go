@@ -41,9 +41,10 @@ const kafkaPort = 9092
 
 const (
 	kafkaReadyWait = 60 * time.Second
-	// kafkaGrace is short of what several brokers going down together would take: the last ones find no quorum to
-	// say goodbye to. What was acknowledged is in the logs of all by then.
-	kafkaGrace = 5 * time.Second
+	kafkaGrace     = 20 * time.Second
+	// clusterGrace is short because of several brokers that go down together, the last ones find no quorum to say
+	// goodbye to, and would wait for minutes. They recover from being killed as from any crash.
+	clusterGrace = 3 * time.Second
 )
 
 //go:embed kafka.properties.tmpl
@@ -110,7 +111,11 @@ func startCluster(ctx context.Context, b *builder, home kafkaHome) (started, err
 		if err := errors.Join(n.format(home.bootstrap), n.writeProperties(nodes, o.Settings)); err != nil {
 			return started{}, fmt.Errorf("%s: %w", n.name(), err)
 		}
-		all = append(all, n.process(home, o, b.Detach))
+		p := n.process(home, o, b.Detach)
+		if count > 1 {
+			p.grace = clusterGrace
+		}
+		all = append(all, p)
 	}
 	if err := startBrokers(ctx, nodes, all); err != nil {
 		return started{}, errors.Join(err, killAll(all))
@@ -325,7 +330,8 @@ const askWait = time.Second
 // brokersSeen asks the broker at address, and no other, for the IDs of the brokers it knows. With a cluster, an
 // answer from another one is an error.
 func brokersSeen(ctx context.Context, address, cluster string) ([]int32, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.RequestRetries(0), kgo.DialTimeout(askWait))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.RequestRetries(0), kgo.DialTimeout(askWait),
+		kgo.RequestTimeoutOverhead(askWait)) // the greeting of a connection heeds this one only, not the context
 	if err != nil {
 		return nil, err
 	}
