@@ -56,6 +56,9 @@ func (t *turn) take(in Input) (Change, error) {
 	case Place:
 		t.command = in.Command
 		return t.place(in)
+	case RepeatPlace:
+		t.command = in.Command
+		return t.repeatPlace(), nil
 	case Cancel:
 		t.command = in.Command
 		return t.cancel(), nil
@@ -87,6 +90,18 @@ func (t *turn) place(p Place) (Change, error) {
 	}
 	t.start(DelayPayment)
 	return Placed{}, nil
+}
+
+// repeatPlace finds an order by its ID, which is made of the request_id: that the order does not know it is a conflict,
+// and not remembered, because it asked for nothing.
+func (t *turn) repeatPlace() Change {
+	if !t.Exists() {
+		return CommandRefused{NotFound}
+	}
+	if answer := t.known(); answer != nil {
+		return answer
+	}
+	return CommandRefused{StateConflict}
 }
 
 // price makes the lines and their total. What it refuses, the API refuses too, with a reason.

@@ -2,7 +2,7 @@ package order
 
 import "fmt"
 
-// Input is what an order decides about: Place, Cancel, LineAnswer, PaymentResult or Timeout.
+// Input is what an order decides about: Place, RepeatPlace, Cancel, LineAnswer, PaymentResult or Timeout.
 type Input interface{ input() }
 
 // Command is what every command of a client carries.
@@ -33,6 +33,9 @@ type PlacedLine struct {
 	UnitPriceMinor int64
 }
 
+// RepeatPlace is a Place that cannot be priced any more: it asks for the stored answer, and never makes an order.
+type RepeatPlace struct{ Command }
+
 // Cancel ends an order that is not paid yet.
 type Cancel struct{ Command }
 
@@ -62,6 +65,7 @@ type Timeout struct {
 }
 
 func (Place) input()         {}
+func (RepeatPlace) input()   {}
 func (Cancel) input()        {}
 func (LineAnswer) input()    {}
 func (PaymentResult) input() {}
