@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace/millrace/internal/gen/shop/inventory/v1/inventoryv1connect"
+	"github.com/millrace/millrace/internal/gen/shop/order/v1/orderv1connect"
+	typev1 "github.com/millrace/millrace/internal/gen/shop/type/v1"
+)
+
+// callTimeout bounds one call; a server stream has its own.
+const callTimeout = 60 * time.Second
+
+// clientFlags say which API a command talks to, and as whom.
+type clientFlags struct {
+	api, token, data string
+	user, role       string
+	json             bool
+}
+
+func (f *clientFlags) register(cmd *cobra.Command, user, role string) {
+	p := cmd.PersistentFlags()
+	p.StringVar(&f.api, "api", env("MILLRACE_API", ""), "the API's URL; unset: the running `millrace up`")
+	p.StringVar(&f.token, "token", env("MILLRACE_TOKEN", ""), "who calls; unset: a token for --as and --role, signed with the key in --data")
+	p.StringVar(&f.data, "data", "", "the data folder of the running `millrace up`")
+	p.StringVar(&f.user, "as", user, "call as this user")
+	p.StringVar(&f.role, "role", role, "customer, seller, analyst or operator")
+	p.BoolVar(&f.json, "json", false, "print JSON, one message per line")
+}
+
+// client is the API as the commands use it.
+type client struct {
+	orders orderv1connect.OrderServiceClient
+	stock  inventoryv1connect.InventoryServiceClient
+	json   bool
+}
+
+func (f *clientFlags) dial() (*client, error) {
+	url, token, err := f.address()
+	if err != nil {
+		return nil, err
+	}
+	hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	bearer := connect.WithInterceptors(bearerToken(token))
+	return &client{
+		orders: orderv1connect.NewOrderServiceClient(hc, url, bearer),
+		stock:  inventoryv1connect.NewInventoryServiceClient(hc, url, bearer),
+		json:   f.json,
+	}, nil
+}
+
+func (f *clientFlags) address() (url, token string, err error) {
+	url, token = f.api, f.token
+	if url == "" {
+		if url, err = runningAPI(f.data); err != nil {
+			return "", "", err
+		}
+	}
+	if token == "" {
+		if token, err = mintToken(f.data, f.user, f.role); err != nil {
+			return "", "", err
+		}
+	}
+	return strings.TrimRight(url, "/"), token, nil
+}
+
+// bearerToken puts the token on every call, streams too.
+type bearerToken string
+
+func (t bearerToken) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		req.Header().Set("Authorization", "Bearer "+string(t))
+		return next(ctx, req)
+	}
+}
+
+func (t bearerToken) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		conn.RequestHeader().Set("Authorization", "Bearer "+string(t))
+		return conn
+	}
+}
+
+func (t bearerToken) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// show prints a message as one line of JSON, or as people read it.
+func (c *client) show(w io.Writer, m proto.Message, people func(io.Writer)) error {
+	if !c.json {
+		people(w)
+		return nil
+	}
+	b, err := protojson.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", b)
+	return err
+}
+
+// explain turns an error of the API into one sentence with its reason.
+func explain(err error) error {
+	var ce *connect.Error
+	if err == nil || !errors.As(err, &ce) {
+		return err
+	}
+	reason := reasonOf(ce)
+	if reason == "" {
+		return fmt.Errorf("%v: %s", ce.Code(), ce.Message())
+	}
+	return fmt.Errorf("%v %s: %s", ce.Code(), reason, ce.Message())
+}
+
+func reasonOf(ce *connect.Error) string {
+	for _, d := range ce.Details() {
+		if v, err := d.Value(); err == nil {
+			if info, ok := v.(*errdetails.ErrorInfo); ok {
+				return info.GetReason()
+			}
+		}
+	}
+	return ""
+}
+
+// money is an amount as people write it.
+func money(m *typev1.Money) string {
+	if m == nil {
+		return "-"
+	}
+	return amount(m.GetMinorUnits(), m.GetCurrencyCode())
+}
+
+// amount writes minor units. The currencies without any are those of ISO 4217.
+func amount(minor int64, currency string) string {
+	switch currency {
+	case "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF":
+		return fmt.Sprintf("%d %s", minor, currency)
+	}
+	sign := ""
+	if minor < 0 {
+		sign, minor = "-", -minor
+	}
+	return fmt.Sprintf("%s%d.%02d %s", sign, minor/100, minor%100, currency)
+}
