@@ -1,0 +1,110 @@
+package transact
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/lovoo/goka/storage"
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/filter"
+	"github.com/syndtr/goleveldb/leveldb/iterator"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/util"
+)
+
+// levelStore keeps one partition of a table in LevelDB. Keys carry a prefix, so that no key of a table can be mistaken for
+// the offset. Writes are not synced: a machine that loses power loses the latest batches whole, with their offset, and
+// reads them back from Kafka.
+type levelStore struct {
+	db    *leveldb.DB
+	batch leveldb.Batch
+	key   []byte // reused by apply, which has one caller at a time
+}
+
+var (
+	valuePrefix = byte('v')
+	valueRange  = util.Range{Start: []byte{valuePrefix}, Limit: []byte{valuePrefix + 1}}
+	offsetKey   = []byte("offset")
+)
+
+const (
+	levelWriteBuffer = 8 << 20
+	bloomBits        = 10
+)
+
+func openLevelStore(dir, topic string, partition int32) (*levelStore, error) {
+	path := filepath.Join(dir, fmt.Sprintf("%s.%d", topic, partition))
+	db, err := leveldb.OpenFile(path, &opt.Options{
+		WriteBuffer: levelWriteBuffer,
+		Filter:      filter.NewBloomFilter(bloomBits),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrStore, path, err)
+	}
+	return &levelStore{db: db}, nil
+}
+
+func (s *levelStore) get(key string) ([]byte, error) {
+	buf := make([]byte, 0, 64)
+	v, err := s.db.Get(append(append(buf, valuePrefix), key...), nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return nil, nil
+	}
+	return v, err
+}
+
+func (s *levelStore) offset() (int64, bool, error) {
+	v, err := s.db.Get(offsetKey, nil)
+	switch {
+	case errors.Is(err, leveldb.ErrNotFound):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	case len(v) != 8:
+		return 0, false, fmt.Errorf("offset of %d bytes", len(v))
+	}
+	return int64(binary.BigEndian.Uint64(v)), true, nil
+}
+
+func (s *levelStore) apply(writes []write, offset int64) error {
+	s.batch.Reset()
+	for _, w := range writes {
+		s.key = append(append(s.key[:0], valuePrefix), w.key...)
+		if w.value == nil {
+			s.batch.Delete(s.key)
+		} else {
+			s.batch.Put(s.key, w.value)
+		}
+	}
+	var at [8]byte
+	binary.BigEndian.PutUint64(at[:], uint64(offset))
+	s.batch.Put(offsetKey, at[:])
+	return s.db.Write(&s.batch, nil)
+}
+
+// iterator follows goka's storage: a start without a limit is a prefix.
+func (s *levelStore) iterator(start, limit []byte) (storage.Iterator, error) {
+	r := valueRange
+	switch {
+	case len(limit) > 0:
+		r.Start, r.Limit = prefixed(start), prefixed(limit)
+	case len(start) > 0:
+		r = *util.BytesPrefix(prefixed(start))
+	}
+	return &levelIterator{s.db.NewIterator(&r, &opt.ReadOptions{DontFillCache: true})}, nil
+}
+
+func prefixed(key []byte) []byte { return append([]byte{valuePrefix}, key...) }
+
+func (s *levelStore) close() error { return s.db.Close() }
+
+type levelIterator struct{ it iterator.Iterator }
+
+func (i *levelIterator) Next() bool             { return i.it.Next() }
+func (i *levelIterator) Err() error             { return i.it.Error() }
+func (i *levelIterator) Key() []byte            { return i.it.Key()[1:] }
+func (i *levelIterator) Value() ([]byte, error) { return i.it.Value(), nil }
+func (i *levelIterator) Release()               { i.it.Release() }
+func (i *levelIterator) Seek(key []byte) bool   { return i.it.Seek(prefixed(key)) }
