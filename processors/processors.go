@@ -11,17 +11,105 @@
 package processors
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lovoo/goka"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/millrace/millrace/processors/transact"
 	"github.com/millrace/millrace/topics"
 )
+
+// Config is one instance of one group.
+type Config struct {
+	Brokers []string
+	Topics  *topics.Table
+	Group   string // topics.OrderGroup or topics.InventoryGroup
+	// DataDir holds a folder for each group and ordinal, with the local copy of its table. Empty: in memory, read back
+	// from Kafka at each start.
+	DataDir string
+	// Ordinal tells the instances of a group apart, and stays the same over restarts.
+	Ordinal int
+	// CommitInterval is the longest that a transaction stays open; 0 takes transact's default.
+	CommitInterval time.Duration
+	Log            *slog.Logger
+	Metrics        prometheus.Registerer
+}
+
+// Processor is one instance of a group, exactly once.
+type Processor struct {
+	instance *transact.Instance
+	graph    *goka.GroupGraph
+	release  func()
+}
+
+// New checks the configuration and takes the instance's data folder, which Run gives back.
+func New(cfg Config) (*Processor, error) {
+	s := newShell(cfg.Topics, cfg.Group)
+	graph, err := s.graph()
+	if err != nil {
+		return nil, err
+	}
+	count, release, err := countRefusals(cfg.Metrics, cfg.Group, cfg.Ordinal)
+	if err != nil {
+		return nil, err
+	}
+	s.refused = func(r *kgo.Record, why topics.Rejection) {
+		count(why.Reason)
+		cfg.Log.Warn("dead letter", "group", cfg.Group, "topic", r.Topic, "partition", r.Partition, "offset", r.Offset,
+			"reason", string(why.Reason), "detail", why.Detail)
+	}
+	instance, err := transact.New(transact.Config{
+		Brokers: cfg.Brokers, Dir: cfg.folder(), Ordinal: cfg.Ordinal, CommitInterval: cfg.CommitInterval,
+		Partitioner: topics.Partitioner(), DeadLetter: s.cannotSucceed, Registerer: cfg.Metrics, Logger: cfg.Log,
+	})
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return &Processor{instance: instance, graph: graph, release: release}, nil
+}
+
+// Run processes until ctx ends, which is no error: what was begun is committed first. It runs once.
+func (p *Processor) Run(ctx context.Context) error {
+	defer p.release()
+	return errors.Join(p.instance.Run(ctx, p.graph), p.instance.Close())
+}
+
+// Ready says that the table is read back and records are being processed.
+func (p *Processor) Ready() bool { return p.instance.Ready() }
+
+func (c Config) folder() string {
+	if c.DataDir == "" {
+		return ""
+	}
+	return filepath.Join(c.DataDir, fmt.Sprintf("%s-%d", c.Group, c.Ordinal))
+}
+
+// countRefusals counts dead letters by reason. IMPOSSIBLE is the one to be alarmed by: one of our processors has a bug.
+func countRefusals(m prometheus.Registerer, group string, ordinal int) (count func(topics.Reason), release func(), err error) {
+	letters := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "millrace_dead_letters_total", Help: "Records that a group could not take, by reason; again if their transaction was repeated.",
+		ConstLabels: prometheus.Labels{"group": group, "ordinal": strconv.Itoa(ordinal)},
+	}, []string{"reason"})
+	if m == nil {
+		m = prometheus.NewRegistry()
+	}
+	if err := m.Register(letters); err != nil {
+		return nil, nil, err
+	}
+	return func(r topics.Reason) { letters.WithLabelValues(string(r)).Inc() }, func() { m.Unregister(letters) }, nil
+}
 
 // shell is what the callbacks of one group share.
 type shell struct {
@@ -31,13 +119,28 @@ type shell struct {
 	refused func(*kgo.Record, topics.Rejection) // told of every dead letter
 }
 
-func newShell(t *topics.Table, group string) shell {
-	return shell{topics: t, group: group, source: "/processors/" + group, refused: func(*kgo.Record, topics.Rejection) {}}
+func newShell(t *topics.Table, group string) *shell {
+	return &shell{topics: t, group: group, source: "/processors/" + group, refused: func(*kgo.Record, topics.Rejection) {}}
+}
+
+func (s *shell) graph() (*goka.GroupGraph, error) {
+	switch s.group {
+	case topics.InventoryGroup:
+		return inventoryGroup(s), nil
+	}
+	return nil, fmt.Errorf("%q is no group with a processor", s.group)
+}
+
+// cannotSucceed is the dead letter of a record that a callback fails on each time: an emit too large, or a bug of ours.
+func (s *shell) cannotSucceed(r *kgo.Record, reason error) *kgo.Record {
+	why := topics.Rejection{Reason: topics.CannotSucceed, Detail: reason.Error()}
+	s.refused(r, why)
+	return s.topics.DeadLetter(s.group, r, why)
 }
 
 // input reads a topic. The body gets each record that may be decided; it returns a topics.Rejection, before it has
 // sent or kept anything, for one that may not. Any other error stops the processor.
-func input[M proto.Message](s shell, from topics.Of[M], body func(*incoming, M) error) goka.Edge {
+func input[M proto.Message](s *shell, from topics.Of[M], body func(*incoming, M) error) goka.Edge {
 	return goka.Input(goka.Stream(from.Name), raw{}, func(ctx goka.Context, value any) {
 		in := s.receive(ctx, value)
 		err := from.Check(in.record)
@@ -82,20 +185,28 @@ func (kept[M]) Decode(data []byte) (any, error) {
 
 // incoming is the record at hand, and what it leads to.
 type incoming struct {
-	shell
+	*shell
 	ctx    goka.Context
 	record *kgo.Record
 	cause  topics.Cause
 	sent   int // records sent so far: the index of the next one
 }
 
-func (s shell) receive(ctx goka.Context, value any) *incoming {
+func (s *shell) receive(ctx goka.Context, value any) *incoming {
+	r := transact.Record(ctx)
+	if r == nil {
+		r = recordOf(ctx, value)
+	}
+	return &incoming{shell: s, ctx: ctx, record: r, cause: topics.CauseOf(r)}
+}
+
+// recordOf is what Goka as shipped tells of a record.
+func recordOf(ctx goka.Context, value any) *kgo.Record {
 	bytes, _ := value.([]byte) // nil for a record without a value
-	r := &kgo.Record{
+	return &kgo.Record{
 		Topic: string(ctx.Topic()), Partition: ctx.Partition(), Offset: ctx.Offset(), Timestamp: ctx.Timestamp(),
 		Key: []byte(ctx.Key()), Value: bytes, Headers: headersOf(ctx.Headers()),
 	}
-	return &incoming{shell: s, ctx: ctx, record: r, cause: topics.CauseOf(r)}
 }
 
 func headersOf(h goka.Headers) []kgo.RecordHeader {
@@ -115,11 +226,7 @@ func send[M proto.Message](in *incoming, to topics.Of[M], m M) {
 }
 
 func (in *incoming) emit(r *kgo.Record) {
-	headers := make(goka.Headers, len(r.Headers))
-	for _, h := range r.Headers {
-		headers[h.Key] = h.Value
-	}
-	in.ctx.Emit(goka.Stream(r.Topic), string(r.Key), r.Value, goka.WithCtxEmitHeaders(headers))
+	transact.Emit(in.ctx, goka.Stream(r.Topic), string(r.Key), r.Value, r.Headers...)
 }
 
 // refuse ends a record that cannot be taken: as a dead letter if that is its own fault.
@@ -130,4 +237,9 @@ func (in *incoming) refuse(err error) {
 	}
 	in.emit(in.topics.DeadLetter(in.group, in.record, why))
 	in.refused(in.record, why)
+}
+
+// invalid is a message that can be read and makes no sense.
+func invalid(detail string) topics.Rejection {
+	return topics.Rejection{Reason: topics.Invalid, Detail: detail}
 }
