@@ -14,7 +14,7 @@ import (
 // other content with IDEMPOTENCY_MISMATCH (a repeat with the same content gets its stored answer); the 33rd command
 // with TOO_MANY_COMMANDS; and what does not fit the status with STATE_CONFLICT. Only the last is remembered.
 //
-// A timer of another generation and an answer to a request that has one are ignored. So is, after it did its work,
+// A timer that was cancelled and an answer to a request that has one are ignored. So is, after it did its work,
 // FORGET: the order is gone and there is nothing to tell.
 func Decide(s State, in Input, at time.Time) (State, Decision, error) {
 	t := begin(s, at)
@@ -217,7 +217,7 @@ func (t *turn) lineRefused(l *Line, a LineAnswer) Change {
 }
 
 func (t *turn) timeout(o Timeout) Change {
-	if !t.Exists() || o.Generation != t.Generations[o.Delay] || !t.waits(o.Delay) {
+	if !t.Exists() || t.Waits[o.Delay] != (Wait{o.Generation, true}) {
 		return nil
 	}
 	t.stop(o.Delay)
@@ -237,19 +237,6 @@ func (t *turn) timeout(o Timeout) Change {
 		return nil
 	}
 	panic(fmt.Sprintf("order: nothing waits for %v", o.Delay))
-}
-
-// waits says whether the order, as it stands, has a use for a delay's end.
-func (t *turn) waits(d Delay) bool {
-	switch d {
-	case DelayPayment:
-		return t.Status == Reserving || t.Status == PaymentPending
-	case DelayPoll, DelayRetry:
-		return t.OpenStep == 0 && !t.Payment.Status.settled()
-	case DelayForget:
-		return t.Status.Final()
-	}
-	return false
 }
 
 // abandon begins the end without a sale. Every hold is given back now: a success that comes later is refunded.
@@ -298,10 +285,12 @@ func (t *turn) any(s LineStatus) bool {
 
 func (t *turn) send(e Effect) { t.effects = append(t.effects, e) }
 
-// stop cancels the timer of a delay, if one is running: it will name a generation that is not the current one.
-func (t *turn) stop(d Delay) { t.Generations[d]++ }
+// stop cancels the timer of a delay, if one is running.
+func (t *turn) stop(d Delay) { t.Waits[d].Running = false }
 
+// start replaces the timer of a delay.
 func (t *turn) start(d Delay) {
-	t.stop(d)
-	t.send(Timer{d, t.Generations[d]})
+	g := t.Waits[d].Generation + 1
+	t.Waits[d] = Wait{g, true}
+	t.send(Timer{d, g})
 }

@@ -48,11 +48,10 @@ type State struct {
 	UpdatedAt  time.Time
 	Version    int64 // counts the order's events
 	Commands   []Answered
-	// Generations are the current ones of the order's timers; a timeout of any other is ignored.
-	Generations [delays]int32
-	Steps       int32 // how many requests went to the gateway; the last one's number
-	OpenStep    Step  // what the last request was, while it is unanswered
-	Refunds     int32 // the number of the newest refund
+	Waits      [delays]Wait // by Delay
+	Steps      int32        // how many requests went to the gateway; the last one's number
+	OpenStep   Step         // what the last request was, while it is unanswered
+	Refunds    int32        // the number of the newest refund
 }
 
 // Exists says whether there is an order at all.
@@ -91,6 +90,12 @@ type Answered struct {
 	RequestID   string
 	Fingerprint Fingerprint
 	Refused     Reason // zero: accepted
+}
+
+// Wait is one of the order's timers. A timeout counts only while it runs, and only with its generation.
+type Wait struct {
+	Generation int32 // of the newest one
+	Running    bool
 }
 
 // Fingerprint stands for what the client sent, nothing looked up.

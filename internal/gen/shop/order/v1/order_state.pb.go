@@ -27,7 +27,7 @@ type OrderState struct {
 	Order *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
 	// At most 32, in the order they came.
 	Commands []*AnsweredCommand `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
-	// The current generation by OrderDelay's number; others are cancelled timers.
+	// The newest generation of each timer by OrderDelay's number; others were cancelled.
 	Generations map[int32]int32 `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// How many requests went to the gateway.
 	PaymentSteps int32 `protobuf:"varint,4,opt,name=payment_steps,json=paymentSteps,proto3" json:"payment_steps,omitempty"`
@@ -36,7 +36,9 @@ type OrderState struct {
 	// The status an order in CANCELLING ends with.
 	EndsAs OrderStatus `protobuf:"varint,6,opt,name=ends_as,json=endsAs,proto3,enum=shop.order.v1.OrderStatus" json:"ends_as,omitempty"`
 	// The number of the newest refund.
-	RefundNumber  int32 `protobuf:"varint,7,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
+	RefundNumber int32 `protobuf:"varint,7,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
+	// The timers that run, by OrderDelay's number.
+	Running       []int32 `protobuf:"varint,8,rep,packed,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +122,13 @@ func (x *OrderState) GetRefundNumber() int32 {
 	return 0
 }
 
+func (x *OrderState) GetRunning() []int32 {
+	if x != nil {
+		return x.Running
+	}
+	return nil
+}
+
 // AnsweredCommand is a command and its answer.
 type AnsweredCommand struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -186,7 +195,7 @@ var File_shop_order_v1_order_state_proto protoreflect.FileDescriptor
 
 const file_shop_order_v1_order_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1fshop/order/v1/order_state.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\x9e\x03\n" +
+	"\x1fshop/order/v1/order_state.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\xb8\x03\n" +
 	"\n" +
 	"OrderState\x12*\n" +
 	"\x05order\x18\x01 \x01(\v2\x14.shop.order.v1.OrderR\x05order\x12:\n" +
@@ -195,7 +204,8 @@ const file_shop_order_v1_order_state_proto_rawDesc = "" +
 	"\rpayment_steps\x18\x04 \x01(\x05R\fpaymentSteps\x12\x1b\n" +
 	"\topen_step\x18\x05 \x01(\x05R\bopenStep\x123\n" +
 	"\aends_as\x18\x06 \x01(\x0e2\x1a.shop.order.v1.OrderStatusR\x06endsAs\x12#\n" +
-	"\rrefund_number\x18\a \x01(\x05R\frefundNumber\x1a>\n" +
+	"\rrefund_number\x18\a \x01(\x05R\frefundNumber\x12\x18\n" +
+	"\arunning\x18\b \x03(\x05R\arunning\x1a>\n" +
 	"\x10GenerationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x88\x01\n" +
