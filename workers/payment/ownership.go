@@ -1,0 +1,160 @@
+package payment
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// leave gives partitions up in good order: nothing new begins, what runs may end (for a while), and what is finished is
+// committed before the next owner starts.
+func (w *Worker) leave(taken map[string][]int32) {
+	w.release(taken[w.cfg.Topics.PaymentRequests.Name])
+}
+
+func (w *Worker) release(numbers []int32) {
+	leaving := w.closeDoors(numbers)
+	late := time.NewTimer(w.cfg.Drain)
+	defer late.Stop()
+	for _, p := range leaving {
+		select {
+		case <-p.quiet:
+		case <-late.C:
+			late.Reset(0) // the others get no more time either
+		}
+		p.end() // a call that is cut off here may have happened: the next owner's key finds out
+	}
+	w.commit(leaving)
+	w.forget(leaving)
+}
+
+// drop forgets partitions that are another's already: committing would be refused.
+func (w *Worker) drop(lost map[string][]int32) {
+	gone := w.closeDoors(lost[w.cfg.Topics.PaymentRequests.Name])
+	for _, p := range gone {
+		p.end()
+	}
+	w.forget(gone)
+}
+
+func (w *Worker) closeDoors(numbers []int32) []*partition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var closed []*partition
+	for _, n := range numbers {
+		p := w.partitions[n]
+		if p == nil || p.leaving {
+			continue
+		}
+		p.leaving = true
+		if p.running == 0 {
+			close(p.quiet)
+		}
+		closed = append(closed, p)
+	}
+	return closed
+}
+
+func (w *Worker) forget(gone []*partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range gone {
+		delete(w.partitions, p.number)
+		w.metrics.gone(p.number)
+	}
+}
+
+func (w *Worker) owned() []int32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var numbers []int32
+	for n := range w.partitions {
+		numbers = append(numbers, n)
+	}
+	return numbers
+}
+
+// commitAlong commits what is finished, now and then.
+func (w *Worker) commitAlong(ctx context.Context) {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.commit(nil)
+		}
+	}
+}
+
+// commit commits the finished prefixes of these partitions, or of all that stay.
+func (w *Worker) commit(these []*partition) {
+	w.commits.Lock()
+	defer w.commits.Unlock()
+	offsets, moved := w.finished(these)
+	if len(offsets) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var failed error
+	w.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{w.cfg.Topics.PaymentRequests.Name: offsets},
+		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+			failed = errors.Join(err, partitionErrors(resp))
+		})
+	if failed == nil {
+		return
+	}
+	w.again(moved)
+	if !errors.Is(failed, kerr.RebalanceInProgress) {
+		w.cfg.Log.Warn("payment: commit", "error", failed)
+	}
+}
+
+func (w *Worker) finished(these []*partition) (map[int32]kgo.EpochOffset, []*partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if these == nil {
+		for _, p := range w.partitions {
+			if !p.leaving {
+				these = append(these, p)
+			}
+		}
+	}
+	offsets, moved := map[int32]kgo.EpochOffset{}, these[:0:0]
+	for _, p := range these {
+		if next, news := p.progress.take(); news {
+			offsets[p.number] = next
+			moved = append(moved, p)
+		}
+	}
+	return offsets, moved
+}
+
+// again keeps a failed commit's partitions for the next one.
+func (w *Worker) again(moved []*partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range moved {
+		p.progress.news = true
+	}
+}
+
+func partitionErrors(resp *kmsg.OffsetCommitResponse) error {
+	if resp == nil {
+		return nil
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
