@@ -27,14 +27,14 @@ type Settings struct {
 
 	KeepKeys   time.Duration // how long an idempotency key is remembered
 	MaxKeys    int
-	MaxIntents int
+	MaxIntents int // an intent and its two keys take about 1.4 kB
 }
 
 // Defaults are Stripe's numbers where it has them.
 func Defaults() Settings {
 	return Settings{
 		Slow: 5 * time.Second, Pending: 3 * time.Second, Hang: 2 * time.Second, Seed: 1, WebhookPause: 500 * time.Millisecond,
-		KeepKeys: 24 * time.Hour, MaxKeys: 8_000_000, MaxIntents: 2_000_000,
+		KeepKeys: 24 * time.Hour, MaxKeys: 4_000_000, MaxIntents: 1_000_000,
 	}
 }
 

@@ -99,7 +99,7 @@ func (g *Gateway) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, status, map[string]any{"status": says, "durable": g.journal != nil, "payment_intents": len(g.books.all())})
 }
 
-// ledger writes line by line: two million of them do not fit into an answer that is built first.
+// ledger writes line by line: a million of them are too much for an answer that is built first.
 func (g *Gateway) ledger(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(w, 64<<10)
