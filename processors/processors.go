@@ -3,8 +3,8 @@
 // processors/inventory and processors/order, and know nothing of Kafka.
 //
 // The same graph runs in two ways. New puts it on processors/transact, exactly once. InventoryGraph and OrderGraph
-// give it bare, for Goka as shipped: that is what the benchmark compares with, and what the check of exactly-once
-// must fail on.
+// give it bare, for Goka as shipped (which needs goka.WithNilHandling(goka.NilProcess), or it drops records without a
+// value unseen): that is what the benchmark compares with, and what the check of exactly-once must fail on.
 //
 // Every record is taken to its end. What the door refuses (see topics.Topic.Check and Of.Decode), and what the rule
 // calls impossible, goes to the group's dead letters with its reason, its bytes and its headers, and changes nothing.
