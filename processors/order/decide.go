@@ -116,8 +116,8 @@ func (t *turn) price(lines []PlacedLine) error {
 			return malformed("line %d: SKU %s comes twice", i+1, p.SKU)
 		case p.Quantity < 1 || p.Quantity > MaxQuantity:
 			return malformed("line %d: quantity %d is not 1 to %d", i+1, p.Quantity, MaxQuantity)
-		case p.UnitPriceMinor < 0 || p.UnitPriceMinor > (math.MaxInt64-t.TotalMinor)/p.Quantity:
-			return malformed("line %d: %d times %d is negative or more than can be counted", i+1, p.Quantity, p.UnitPriceMinor)
+		case p.UnitPriceMinor < 1 || p.UnitPriceMinor > (math.MaxInt64-t.TotalMinor)/p.Quantity:
+			return malformed("line %d: %d times %d is nothing, or more than can be counted", i+1, p.Quantity, p.UnitPriceMinor)
 		}
 		seen[p.SKU] = true
 		l := Line{

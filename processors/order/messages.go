@@ -56,6 +56,7 @@ type PaymentResult struct {
 	IntentID    string
 	DeclineCode string
 	AmountMinor int64 // SUCCEEDED: charged; REFUNDED: given back
+	Currency    string
 }
 
 // Timeout is a Timer that is due.
@@ -148,7 +149,7 @@ type Request struct {
 	Step         Step
 	Number       int32
 	IntentID     string // empty: CREATE, and CANCEL when CREATE gave no name
-	AmountMinor  int64  // CREATE, REFUND
+	AmountMinor  int64  // without an intent: to make it; REFUND: to give back
 	RefundNumber int32  // REFUND
 }
 

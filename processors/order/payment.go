@@ -34,10 +34,10 @@ func (t *turn) ask(s Step) {
 	t.Steps++
 	t.OpenStep = s
 	r := Request{Step: s, Number: t.Steps, IntentID: t.Payment.IntentID}
-	switch s {
-	case StepCreate:
+	switch {
+	case r.IntentID == "": // also to CANCEL what CREATE may have made, because it is found by making it again
 		r.AmountMinor = t.TotalMinor
-	case StepRefund:
+	case s == StepRefund:
 		r.AmountMinor, r.RefundNumber = t.owed(), t.Refunds
 	}
 	t.send(r)
@@ -87,10 +87,10 @@ func (t *turn) possible(r PaymentResult) error {
 		return impossible("an answer about the intent %s, the order's is %s", r.IntentID, known)
 	case r.Outcome == OutcomeCreated && r.IntentID == "":
 		return impossible("an intent was created without a name")
-	case r.Outcome == OutcomeSucceeded && r.AmountMinor != t.TotalMinor:
-		return impossible("charged %d, the order's total is %d", r.AmountMinor, t.TotalMinor)
-	case r.Outcome == OutcomeRefunded && r.AmountMinor != t.owed():
-		return impossible("gave back %d of %d", r.AmountMinor, t.owed())
+	case r.Outcome == OutcomeSucceeded && (r.AmountMinor != t.TotalMinor || r.Currency != t.Currency):
+		return impossible("charged %d %s, the order's total is %d %s", r.AmountMinor, r.Currency, t.TotalMinor, t.Currency)
+	case r.Outcome == OutcomeRefunded && (r.AmountMinor != t.owed() || r.Currency != t.Currency):
+		return impossible("gave back %d %s of %d %s", r.AmountMinor, r.Currency, t.owed(), t.Currency)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func after(t *testing.T, ins ...Input) State {
 }
 
 func tea(request string) Place {
-	return Place{Command: by(request), OrderID: "o1", UserID: "ann", Lines: []PlacedLine{{SKU: "TEA", Quantity: 1, UnitPriceMinor: 350}}}
+	return Place{Command: by(request), OrderID: "o1", UserID: "ann", Currency: "EUR", Lines: []PlacedLine{{SKU: "TEA", Quantity: 1, UnitPriceMinor: 350}}}
 }
 
 func by(request string) Command    { return Command{RequestID: request, Fingerprint: Fingerprint{1}} }
@@ -40,7 +40,7 @@ var (
 	yes       = LineAnswer{Line: 1, SKU: "TEA", Quantity: 1}
 	no        = LineAnswer{Line: 1, SKU: "TEA", Quantity: 1, Refused: OutOfStock}
 	isCreated = PaymentResult{Number: 1, Step: StepCreate, Outcome: OutcomeCreated, IntentID: "pi_1"}
-	isCharged = PaymentResult{Number: 2, Step: StepConfirm, Outcome: OutcomeSucceeded, AmountMinor: 350}
+	isCharged = PaymentResult{Number: 2, Step: StepConfirm, Outcome: OutcomeSucceeded, AmountMinor: 350, Currency: "EUR"}
 )
 
 // TestRefusalsInOrder holds that the first reason that applies is the one that is given: each row of the table also
@@ -94,7 +94,7 @@ func TestNeverApplied(t *testing.T) {
 	asked, confirming := after(t), after(t, yes, isCreated)
 	refunding := after(t, yes, isCreated, Cancel{by("c1")}, isCharged)
 	result := func(n int32, s Step, o Outcome, amount int64) PaymentResult {
-		return PaymentResult{Number: n, Step: s, Outcome: o, AmountMinor: amount, IntentID: "pi_1"}
+		return PaymentResult{Number: n, Step: s, Outcome: o, AmountMinor: amount, IntentID: "pi_1", Currency: "EUR"}
 	}
 	for _, row := range []struct {
 		name  string
@@ -118,6 +118,7 @@ func TestNeverApplied(t *testing.T) {
 		{"another intent", confirming, PaymentResult{Number: 2, Step: StepConfirm, Outcome: OutcomePending, IntentID: "pi_2"}, Impossible{}},
 		{"an intent without a name", after(t, yes), PaymentResult{Number: 1, Step: StepCreate, Outcome: OutcomeCreated}, Impossible{}},
 		{"charged too little", confirming, result(2, StepConfirm, OutcomeSucceeded, 349), Impossible{}},
+		{"charged in another currency", confirming, PaymentResult{Number: 2, Step: StepConfirm, Outcome: OutcomeSucceeded, AmountMinor: 350, Currency: "USD"}, Impossible{}},
 		{"gave back too much", refunding, result(3, StepRefund, OutcomeRefunded, 351), Impossible{}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

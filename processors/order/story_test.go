@@ -173,10 +173,11 @@ func effect(e Effect) string {
 
 func ofMoney(r Request) string {
 	switch r.Step {
-	case StepCreate:
-		return fmt.Sprintf("of %d", r.AmountMinor)
 	case StepRefund:
 		return fmt.Sprintf(" refund %d of %d", r.RefundNumber, r.AmountMinor)
+	}
+	if r.AmountMinor != 0 {
+		return fmt.Sprintf("of %d", r.AmountMinor)
 	}
 	return ""
 }
@@ -277,7 +278,7 @@ func understandStock(s State, sku, says string) (Input, error) {
 }
 
 func understandGateway(s State, who, says string) (Input, error) {
-	r := PaymentResult{Number: s.Steps, Step: s.OpenStep, IntentID: s.Payment.IntentID}
+	r := PaymentResult{Number: s.Steps, Step: s.OpenStep, IntentID: s.Payment.IntentID, Currency: s.Currency}
 	var step string
 	if n, _ := fmt.Sscanf(who, "gateway to %d %s", &r.Number, &step); n == 2 {
 		r.Step = called(step, StepCreate, StepRefund)
