@@ -131,26 +131,22 @@ func (i *Instance) cause(err error) error {
 
 func (i *Instance) transactionalID() string { return fmt.Sprintf("%s-%d", i.plan.group, i.cfg.Ordinal) }
 
-// verifyTopics finds outputs that do not exist, and learns what size of record each topic takes.
+// verifyTopics finds outputs that do not exist, which would otherwise show at the first emit. Goka verifies the inputs
+// and the table.
 func (i *Instance) verifyTopics() error {
 	m, err := i.topicManager()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	for _, t := range i.plan.written {
-		if _, err := m.Partitions(t); err != nil && (t != i.plan.table || i.cfg.CreateTable == nil) {
+	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancel()
+	for topic := range i.plan.codecs {
+		if _, err := m.topic(ctx, topic); err != nil {
 			return err
 		}
 	}
-	i.clearReported()
 	return nil
-}
-
-func (i *Instance) clearReported() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.reported = nil
 }
 
 func (i *Instance) topicManager() (*topicManager, error) {

@@ -31,7 +31,9 @@ const (
 )
 
 func newLogReader(brokers []string, timeout time.Duration, opts []kgo.Opt) (*logReader, error) {
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(brokers...)}, opts...)...)
+	// kadm answers from what the client has cached for as long as this, errors included.
+	fresh := kgo.MetadataMinAge(topicPoll)
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(brokers...), fresh}, opts...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,11 @@ type topicManager struct {
 	check  func(topic string, partition int32, high int64) error // before a table is read back
 }
 
-const adminTimeout = 20 * time.Second
+const (
+	adminTimeout = 20 * time.Second
+	topicWait    = 3 * time.Second
+	topicPoll    = 100 * time.Millisecond
+)
 
 // newTopicManager is what views use: nothing to report to, nothing to compare with.
 func newTopicManager(brokers []string, opts []kgo.Opt) (goka.TopicManager, error) {
@@ -58,7 +62,17 @@ func (m *topicManager) Partitions(topic string) ([]int32, error) {
 	return partitions, nil
 }
 
+// topic waits a little for one that is not there: brokers learn late of what was created a moment ago.
 func (m *topicManager) topic(ctx context.Context, topic string) (kadm.TopicDetail, error) {
+	for late := time.Now().Add(topicWait); ; time.Sleep(topicPoll) {
+		d, err := m.topicNow(ctx, topic)
+		if !errors.Is(err, ErrTopic) || m.create != nil || time.Now().After(late) {
+			return d, err
+		}
+	}
+}
+
+func (m *topicManager) topicNow(ctx context.Context, topic string) (kadm.TopicDetail, error) {
 	all, err := m.adm.ListTopics(ctx, topic)
 	if err != nil {
 		return kadm.TopicDetail{}, fmt.Errorf("topic %s: %w", topic, err)

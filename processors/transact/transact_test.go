@@ -19,7 +19,13 @@ func run(t testing.TB, cfg Config, l ledger) (*Instance, func() error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- inst.Run(ctx, l.graph(l.decide)) }()
+	go func() {
+		err := inst.Run(ctx, l.graph(l.decide))
+		if err != nil && ctx.Err() == nil {
+			t.Logf("instance ended: %v", err)
+		}
+		done <- err
+	}()
 	stopped := false
 	stop := func() error {
 		cancel()
