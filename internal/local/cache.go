@@ -56,34 +56,34 @@ func (c cache) get(ctx context.Context, p piece) (string, error) {
 	if err := wantDisk(p.part, c.dir, p.needMB); err != nil {
 		return "", err
 	}
-	if err := c.makePiece(ctx, p, final); err != nil {
-		return "", fmt.Errorf("%s: %w", p.part, err)
-	}
-	return final, nil
+	return final, c.makePiece(ctx, p, final)
 }
 
 func (c cache) makePiece(ctx context.Context, p piece, final string) error {
 	tmp := filepath.Join(c.dir, "."+p.name+".partial")
 	defer os.RemoveAll(tmp)
-	var errs []error
-	for attempt := range 2 {
-		if err := os.RemoveAll(tmp); err != nil {
-			return err
-		}
-		if err := makeFolder(tmp); err != nil {
-			return err
-		}
-		err := p.make(ctx, tmp, attempt)
-		if err == nil {
-			return os.Rename(tmp, final)
-		}
-		errs = append(errs, err)
-		if missing := (*MissingError)(nil); errors.As(err, &missing) || ctx.Err() != nil {
-			break // once more would not change that
-		}
-		fmt.Fprintf(c.log, "%s: %v; once more from the start\n", p.part, firstLine(err))
+	err := c.attempt(ctx, p, tmp, final, 0)
+	if missing := (*MissingError)(nil); err == nil || errors.As(err, &missing) || ctx.Err() != nil {
+		return err // once more would not change that
 	}
-	return errs[len(errs)-1]
+	fmt.Fprintf(c.log, "%s: %v; once more from the start\n", p.part, firstLine(err))
+	if err := c.attempt(ctx, p, tmp, final, 1); err != nil {
+		return fmt.Errorf("%s: %w", p.part, err)
+	}
+	return nil
+}
+
+func (c cache) attempt(ctx context.Context, p piece, tmp, final string, attempt int) error {
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := makeFolder(tmp); err != nil {
+		return err
+	}
+	if err := p.make(ctx, tmp, attempt); err != nil {
+		return err
+	}
+	return os.Rename(tmp, final)
 }
 
 func (c cache) lockPiece(ctx context.Context, p piece) (unlock func(), err error) {

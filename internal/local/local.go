@@ -106,7 +106,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	if !o.Postgres.Off {
 		starters = append(starters, startPostgres)
 	}
-	if err := errors.Join(s.startAll(ctx, b, starters), ctx.Err()); err != nil {
+	if err := s.startAll(ctx, b, starters); err != nil {
 		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
 	}
 	return s, s.announce()
