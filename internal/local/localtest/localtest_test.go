@@ -2,12 +2,15 @@ package localtest_test
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/millrace/millrace/internal/local"
 	"github.com/millrace/millrace/internal/local/localtest"
 )
 
@@ -52,4 +55,20 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
+}
+
+func TestNamedServersAreUsed(t *testing.T) {
+	server := localtest.Stack(t, local.Options{Kafka: local.KafkaOptions{Off: true}}).PostgresURL()
+	t.Setenv(localtest.EnvPostgres, server)
+	t.Setenv(localtest.EnvKafka, "one:1,two:2")
+	if got := localtest.Kafka(t); !slices.Equal(got, []string{"one:1", "two:2"}) {
+		t.Errorf("Kafka is %v", got)
+	}
+	var port string
+	if err := connect(t, localtest.Postgres(t)).QueryRow(t.Context(), "SHOW port").Scan(&port); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(server, ":"+port+"/") {
+		t.Errorf("a database on port %s, not on %s", port, server)
+	}
 }
