@@ -47,9 +47,6 @@ func (l ledger) graph(decide goka.ProcessCallback) *goka.GroupGraph {
 func (l ledger) decide(ctx goka.Context, msg any) {
 	id, amount, _ := strings.Cut(msg.(string), "|")
 	n, err := strconv.ParseInt(amount, 10, 64)
-	if err != nil {
-		ctx.Fail(err)
-	}
 	var have int64
 	if v := ctx.Value(); v != nil {
 		have = v.(int64)
@@ -59,6 +56,9 @@ func (l ledger) decide(ctx goka.Context, msg any) {
 		ctx.SetValue(have)
 	}
 	ctx.Emit(goka.Stream(l.out()), ctx.Key(), id+"|"+verdict+"|"+strconv.FormatInt(have, 10))
+	if err != nil { // after it has written: nothing of that may remain
+		panic(err)
+	}
 }
 
 func decideLedger(have, amount int64) (verdict string, after int64) {
@@ -72,6 +72,41 @@ func decideLedger(have, amount int64) (verdict string, after int64) {
 }
 
 func account(n int) string { return fmt.Sprintf("account-%05d", n) }
+
+// poison writes a command that no callback survives.
+func (l ledger) poison(t testing.TB, n int) {
+	t.Helper()
+	cl := client(t)
+	defer cl.Close()
+	r := &kgo.Record{Topic: l.in(), Key: []byte(account(n % l.accounts)), Value: fmt.Appendf(nil, "%s%d|a lot", poisonID, n)}
+	must(t, "poison", func() error { return cl.ProduceSync(context.Background(), r).FirstErr() })
+}
+
+const poisonID = "poison"
+
+func isPoison(r *kgo.Record) bool { return strings.HasPrefix(string(r.Value), poisonID) }
+
+// letter is the ledger's dead letter: the record as it was.
+func (l ledger) letter(r *kgo.Record, reason error) *kgo.Record {
+	return &kgo.Record{Topic: l.dlq(), Key: r.Key, Value: r.Value, Headers: []kgo.RecordHeader{{Key: "reason", Value: []byte(reason.Error())}}}
+}
+
+// checkLetters wants one dead letter for each of n poisonous commands.
+func (l ledger) checkLetters(t testing.TB, n int) {
+	t.Helper()
+	got := map[string]int{}
+	for _, r := range readAll(t, l.dlq()) {
+		got[string(r.Value)]++
+	}
+	for id, times := range got {
+		if times != 1 {
+			t.Errorf("%s has %d dead letters", id, times)
+		}
+	}
+	if len(got) != n {
+		t.Errorf("%d commands have dead letters, want %d", len(got), n)
+	}
+}
 
 // load pays in each account's opening, then writes n random commands.
 func (l ledger) load(t testing.TB, n int, seed int64) {
