@@ -188,3 +188,20 @@ func TestUnpackStaysInItsFolder(t *testing.T) {
 		t.Errorf("a path out of the folder was followed: %v", err)
 	}
 }
+
+func TestClosedAncestor(t *testing.T) {
+	dir := t.TempDir()
+	closed := filepath.Join(dir, "closed")
+	if err := os.MkdirAll(filepath.Join(closed, "open"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := closedAncestor(filepath.Join(closed, "open")); err != nil || got != closed {
+		t.Errorf("%q, %v; want %q", got, err, closed)
+	}
+	if got, err := closedAncestor("/usr"); err != nil || got != "" {
+		t.Errorf("/usr: %q, %v", got, err)
+	}
+}

@@ -62,8 +62,10 @@ func (id identity) signal(sig os.Signal) error {
 
 // end asks with sig, waits for grace, and then kills.
 func (id identity) end(ctx context.Context, sig os.Signal, grace time.Duration) error {
-	if err := id.signal(sig); err != nil {
-		return err
+	for _, s := range []os.Signal{sig, syscall.SIGCONT} { // a stopped one does not hear
+		if err := id.signal(s); err != nil {
+			return err
+		}
 	}
 	patient, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()

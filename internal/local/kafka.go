@@ -184,7 +184,7 @@ func layOut(dir string, count, port int, p *ports) ([]*kafkaNode, error) {
 		}
 		n := &kafkaNode{id: id, dir: filepath.Join(dir, fmt.Sprint(id)), client: loopback(client), controller: loopback(controller)}
 		n.record = filepath.Join(n.dir, "process.json")
-		if err := os.MkdirAll(filepath.Join(n.dir, "data"), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(n.dir, "data"), 0o700); err != nil { // orders are nobody else's business
 			return nil, err
 		}
 		nodes = append(nodes, n)

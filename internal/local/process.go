@@ -135,10 +135,10 @@ func (p *Process) Stop(ctx context.Context) error {
 	if !p.Alive() {
 		return nil
 	}
-	if err := run.id.signal(syscall.SIGCONT); err != nil { // a paused one would not hear the next signal
+	if err := run.id.signal(p.stopWith); err != nil {
 		return err
 	}
-	if err := run.id.signal(p.stopWith); err != nil {
+	if err := p.Resume(); err != nil { // a paused one does not hear
 		return err
 	}
 	patient, cancel := context.WithTimeout(ctx, p.grace)

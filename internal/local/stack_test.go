@@ -139,6 +139,9 @@ func TestThreeBrokersSurviveTheDeathOfOne(t *testing.T) {
 	s := localtest.Stack(t, local.Options{Kafka: local.KafkaOptions{Brokers: 3}, Postgres: noPostgres})
 	cl := kafkaClient(t, s.Kafka(), kgo.DefaultProduceTopic("kept"), kgo.RequiredAcks(kgo.AllISRAcks()))
 	createTopic(t, cl, "kept", 1)
+	if got := topicSetting(t, cl, "kept", "min.insync.replicas"); got != "2" {
+		t.Errorf("%s replicas in sync are enough, want 2", got)
+	}
 	produce(t, cl, "by all")
 	victim := leader(t, cl, "kept")
 	if err := s.Broker(victim).Kill9(); err != nil {
@@ -152,6 +155,21 @@ func TestThreeBrokersSurviveTheDeathOfOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitInSync(t, cl, "kept", 3)
+}
+
+func topicSetting(t *testing.T, cl *kgo.Client, topic, key string) string {
+	t.Helper()
+	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range configs[0].Configs {
+		if c.Key == key {
+			return c.MaybeValue()
+		}
+	}
+	t.Fatalf("%s has no setting %s", topic, key)
+	return ""
 }
 
 // leader is the index of the broker that leads the topic's first partition.
@@ -179,6 +197,47 @@ func awaitInSync(t *testing.T, cl *kgo.Client, topic string, n int) {
 			t.Fatalf("not %d replicas in sync: %+v, %v", n, topics, err)
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// The numbers that other rooms count on.
+func TestBrokerSettings(t *testing.T) {
+	s := localtest.Stack(t, local.Options{Kafka: local.KafkaOptions{Settings: map[string]string{"log.retention.ms": "12345"}}, Postgres: noPostgres})
+	configs, err := kadm.NewClient(kafkaClient(t, s.Kafka())).DescribeBrokerConfigs(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, c := range configs[0].Configs {
+		got[c.Key] = c.MaybeValue()
+	}
+	for key, want := range map[string]string{
+		"offsets.retention.minutes":              "2147483647",
+		"auto.create.topics.enable":              "false",
+		"message.max.bytes":                      "4194304",
+		"group.min.session.timeout.ms":           "500",
+		"add.partitions.to.txn.retry.backoff.ms": "1",
+		"log.retention.ms":                       "12345", // asked for above
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+}
+
+func TestPausedServersCanBeStopped(t *testing.T) {
+	s := localtest.Stack(t, local.Options{})
+	for _, p := range []*local.Process{s.Broker(0), s.Postgres()} {
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took > 15*time.Second {
+		t.Errorf("it took %v: they were killed, not stopped", took)
 	}
 }
 
