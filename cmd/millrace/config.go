@@ -68,13 +68,24 @@ func fromEnvironment(f *pflag.FlagSet) error {
 	return errors.Join(errs...)
 }
 
-// complete fills in what the running stack knows, and says what contradicts itself.
+// complete reads the environment and fills in what the running stack knows.
 func (c *config) complete(cmd *cobra.Command) error {
 	if err := fromEnvironment(cmd.Flags()); err != nil {
 		return err
 	}
 	if len(c.Kafka) == 0 || c.Postgres == "" {
 		if err := c.fromRunningStack(); err != nil {
+			return err
+		}
+	}
+	return c.check()
+}
+
+// check says what contradicts itself, and names the data folder.
+func (c *config) check() error {
+	if c.Data == "" {
+		var err error
+		if c.Data, err = local.DataDir(); err != nil {
 			return err
 		}
 	}
