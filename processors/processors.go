@@ -127,6 +127,8 @@ func (s *shell) graph() (*goka.GroupGraph, error) {
 	switch s.group {
 	case topics.InventoryGroup:
 		return inventoryGroup(s), nil
+	case topics.OrderGroup:
+		return orderGroup(s), nil
 	}
 	return nil, fmt.Errorf("%q is no group with a processor", s.group)
 }
