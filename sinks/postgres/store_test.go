@@ -73,8 +73,11 @@ func subject(t *testing.T, topic string) sinktest.Subject {
 		Store:    postgres.New(pool, table),
 		Place:    sinks.Place{Topic: topic, Partition: 1},
 		Contents: func(t testing.TB) string { return contents(t, pool) },
-		Break:    func(t testing.TB) { accept(t, address, false) },
-		Mend:     func(t testing.TB) { accept(t, address, true) },
+		Break: func(t testing.TB) {
+			accept(t, address, false)
+			pool.Reset() // so that the next try is answered by the server's refusal, not by a dead connection
+		},
+		Mend: func(t testing.TB) { accept(t, address, true) },
 	}
 }
 
