@@ -70,23 +70,25 @@ func TestInventoryDecidesEachCommandOnce(t *testing.T) {
 	c.produce(t, c.ask("LAMP", ann, 1, release), c.ask("LAMP", cem, 1, reserve), c.ask("LAMP", ben, 1, ship))
 	c.processed(t, topics.InventoryGroup)
 
+	who := map[string]string{decode(t, c.InventoryCommands, delivery).RequestId: "seller", ann: "ann", ben: "ben", cem: "cem"}
 	var told []string
 	for i, r := range c.read(t, c.InventoryEvents.Topic, 8) {
 		e := decode(t, c.InventoryEvents, r)
 		if e.Version != int64(i+1) {
 			t.Errorf("event %d has version %d", i+1, e.Version)
 		}
-		told = append(told, fmt.Sprintf("%s %d %s %d/%d", e.Change, e.Quantity, e.Reason, e.Reserved, e.OnHand))
+		told = append(told, fmt.Sprintf("%s%s: %s %d %s %d/%d", who[e.RequestId], who[e.OrderId],
+			strings.TrimPrefix(e.Change.String(), "INVENTORY_CHANGE_"), e.Quantity, strings.TrimPrefix(e.Reason.String(), "INVENTORY_REASON_"), e.Reserved, e.OnHand))
 	}
 	want := []string{
-		"INVENTORY_CHANGE_RECEIVED 2 INVENTORY_REASON_UNSPECIFIED 0/2",
-		"INVENTORY_CHANGE_COMMAND_REPEATED 2 INVENTORY_REASON_UNSPECIFIED 0/2",
-		"INVENTORY_CHANGE_RESERVED 1 INVENTORY_REASON_UNSPECIFIED 1/2",
-		"INVENTORY_CHANGE_RESERVED 1 INVENTORY_REASON_UNSPECIFIED 2/2",
-		"INVENTORY_CHANGE_RESERVE_REFUSED 1 INVENTORY_REASON_OUT_OF_STOCK 2/2",
-		"INVENTORY_CHANGE_RELEASED 1 INVENTORY_REASON_UNSPECIFIED 1/2",
-		"INVENTORY_CHANGE_RESERVED 1 INVENTORY_REASON_UNSPECIFIED 2/2",
-		"INVENTORY_CHANGE_SHIPPED 1 INVENTORY_REASON_UNSPECIFIED 1/1",
+		"seller: RECEIVED 2 UNSPECIFIED 0/2",
+		"seller: COMMAND_REPEATED 2 UNSPECIFIED 0/2",
+		"ann: RESERVED 1 UNSPECIFIED 1/2",
+		"ben: RESERVED 1 UNSPECIFIED 2/2",
+		"cem: RESERVE_REFUSED 1 OUT_OF_STOCK 2/2",
+		"ann: RELEASED 1 UNSPECIFIED 1/2",
+		"cem: RESERVED 1 UNSPECIFIED 2/2",
+		"ben: SHIPPED 1 UNSPECIFIED 1/1",
 	}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Error(diff)
