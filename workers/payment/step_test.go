@@ -57,8 +57,8 @@ func TestEveryCard(t *testing.T) {
 			o.wants(o.send(confirm, false), want.first)
 			o.settles(want.last)
 			o.wants(o.send(confirm, false), want.first) // redelivered: the same answer, in the same words
-			o.wants(o.send(confirm, true), want.last)  // after a day
-			o.wants(o.do(doConfirm), want.last)        // asked again
+			o.wants(o.send(confirm, true), want.last)   // after a day
+			o.wants(o.do(doConfirm), want.last)         // asked again
 			o.wants(o.do(doPoll), want.last)
 			o.inTheBooks(want.last)
 		})
