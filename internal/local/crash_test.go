@@ -203,3 +203,25 @@ func copyBinary(t *testing.T, to string) {
 		t.Fatal(err)
 	}
 }
+
+// As root, Postgres runs as another user: a folder that one cannot reach is named before anything is fetched.
+func TestClosedFolderIsNamed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		localtest.Stack(t, local.Options{Dir: filepath.Join(closedFolder(t), "data"), Kafka: noKafka}) // our own is open to us
+		return
+	}
+	closed := closedFolder(t)
+	_, err := local.Start(t.Context(), local.Options{Dir: filepath.Join(closed, "data"), Kafka: noKafka})
+	if err == nil || !strings.Contains(err.Error(), closed+":") {
+		t.Errorf("%v does not name %s", err, closed)
+	}
+}
+
+func closedFolder(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(localtest.Dir(t), "closed")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

@@ -132,10 +132,8 @@ func prepareKafka(ctx context.Context, c cache, home kafkaHome, into string) err
 	if err := formatNode(ctx, n, home); err != nil {
 		return err
 	}
-	if err := os.Link(n.dataFile(bootstrapFile), filepath.Join(into, bootstrapFile)); err != nil {
-		if err := copyFile(n.dataFile(bootstrapFile), filepath.Join(into, bootstrapFile)); err != nil {
-			return err
-		}
+	if err := copyFile(n.dataFile(bootstrapFile), filepath.Join(into, bootstrapFile)); err != nil {
+		return err
 	}
 	return archiveClasses(ctx, n, home, filepath.Join(into, classArchive))
 }

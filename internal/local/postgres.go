@@ -55,6 +55,10 @@ func startPostgres(ctx context.Context, b *builder) (started, error) {
 	if b.Postgres.External != "" {
 		return externalPostgres(ctx, b.Postgres.External)
 	}
+	owner, err := postgresOwner(b.Dir, b.cache.dir)
+	if err != nil {
+		return started{}, err
+	}
 	native, err := fetchPostgres(ctx, b.cache)
 	if err != nil {
 		return started{}, err
@@ -62,7 +66,7 @@ func startPostgres(ctx context.Context, b *builder) (started, error) {
 	if err := wantDisk(postgresPart, b.Dir, postgresDataMB); err != nil {
 		return started{}, err
 	}
-	pg := &postgresServer{dir: filepath.Join(b.Dir, "postgres"), native: native}
+	pg := &postgresServer{dir: filepath.Join(b.Dir, "postgres"), native: native, owner: owner}
 	if err := pg.prepare(ctx); err != nil {
 		return started{}, fmt.Errorf("postgres: %w", err)
 	}
@@ -96,10 +100,8 @@ func (pg *postgresServer) prepare(ctx context.Context) error {
 	if err := makeFolder(pg.dir); err != nil {
 		return err
 	}
-	if os.Geteuid() == 0 {
-		if err := pg.runAsAnother(); err != nil {
-			return err
-		}
+	if err := pg.own(pg.dir); err != nil {
+		return err
 	}
 	if err := pg.loadPassword(); err != nil {
 		return err
@@ -112,31 +114,34 @@ func (pg *postgresServer) prepare(ctx context.Context) error {
 
 func (pg *postgresServer) data() string { return filepath.Join(pg.dir, "data") }
 
-// runAsAnother hands the folder to the user that the server will run as.
-func (pg *postgresServer) runAsAnother() error {
+// postgresOwner is who the server runs as: we ourselves (nil), or, when we are root, a user who must be able to pass
+// through the folders.
+func postgresOwner(folders ...string) (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
 	u, err := user.Lookup(postgresRunAs)
 	if err != nil {
-		return &MissingError{Part: postgresPart, What: "a user to run as (there is no " + postgresRunAs + ", and it refuses to run as root)", Hint: "start millrace as an ordinary user"}
+		return nil, &MissingError{Part: postgresPart, What: "a user to run as (there is no " + postgresRunAs + ", and it refuses to run as root)", Hint: "start millrace as an ordinary user"}
 	}
-	for _, dir := range []string{pg.dir, pg.native} {
+	for _, dir := range folders {
 		closed, err := closedAncestor(dir)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if closed != "" {
-			return fmt.Errorf("as root, it runs as the user %s, who cannot pass through %s: name another folder (--data for data, MILLRACE_CACHE for fetched parts)", postgresRunAs, closed)
+			return nil, fmt.Errorf("postgres: as root, it runs as the user %s, who cannot pass through %s: name another folder (--data for data, MILLRACE_CACHE for fetched parts)", postgresRunAs, closed)
 		}
 	}
-	uid, err := strconv.Atoi(u.Uid)
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	gid, err := strconv.Atoi(u.Gid)
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	pg.owner = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	return os.Chown(pg.dir, uid, gid)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
 // loadPassword makes one up the first time: on a shared machine, everybody can reach a loopback port.
@@ -154,6 +159,7 @@ func (pg *postgresServer) loadPassword() error {
 	return err
 }
 
+// own gives a file or folder to the user that the server runs as.
 func (pg *postgresServer) own(path string) error {
 	if pg.owner == nil {
 		return nil
