@@ -1,0 +1,213 @@
+package api_test
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+
+	"github.com/millrace/millrace/api"
+	"github.com/millrace/millrace/api/auth"
+	inventoryv1 "github.com/millrace/millrace/internal/gen/shop/inventory/v1"
+	orderv1 "github.com/millrace/millrace/internal/gen/shop/order/v1"
+	typev1 "github.com/millrace/millrace/internal/gen/shop/type/v1"
+)
+
+// v7At is a UUIDv7 of a time.
+func v7At(at time.Time) string {
+	id := uuid.Must(uuid.NewV7())
+	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16|uint64(binary.BigEndian.Uint16(id[6:8])))
+	return id.String()
+}
+
+// TestRefusals is every refusal that a client can run into, with its code, reason and field.
+func TestRefusals(t *testing.T) {
+	s := openShop(t)
+	d := s.open(api.Limits{}).ready()
+	ada, bob, sue, olga, ann := d.as("ada", auth.Customer), d.as("bob", auth.Customer), d.as("sue", auth.Seller), d.as("olga", auth.Operator), d.as("ann", auth.Analyst)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	placed, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
+	must(t, err)
+	order := placed.Msg.GetOrder().GetId()
+	received := receive("CUP-BLUE", 10)
+	_, err = sue.Receive(ctx, connect.NewRequest(received))
+	must(t, err)
+	s.played.reserve("CUP-BLUE", 4)
+
+	place := func(c client, change func(*orderv1.PlaceOrderRequest)) error {
+		ask := buy(line("CUP-BLUE", 1))
+		change(ask)
+		_, err := c.PlaceOrder(ctx, connect.NewRequest(ask))
+		return err
+	}
+	lines := func(l ...*orderv1.PlaceOrderLine) error {
+		return place(ada, func(r *orderv1.PlaceOrderRequest) { r.Lines = l })
+	}
+	get := func(c client, id string) error {
+		_, err := c.GetOrder(ctx, connect.NewRequest(&orderv1.GetOrderRequest{OrderId: id}))
+		return err
+	}
+	give := func(c client, change func(*inventoryv1.ReceiveRequest)) error {
+		ask := receive("CUP-BLUE", 1)
+		change(ask)
+		_, err := c.Receive(ctx, connect.NewRequest(ask))
+		return err
+	}
+	set := func(n int64, version *int64) error {
+		_, err := sue.SetQuantity(ctx, connect.NewRequest(&inventoryv1.SetQuantityRequest{RequestId: v7At(time.Now()), Sku: "CUP-BLUE", Quantity: n, IfVersion: version}))
+		return err
+	}
+	list := func(c client, r *orderv1.ListOrdersRequest) error {
+		_, err := c.ListOrders(ctx, connect.NewRequest(r))
+		return err
+	}
+	watch := func(c client, r *orderv1.WatchOrderRequest) error {
+		stream, err := c.WatchOrder(ctx, connect.NewRequest(r))
+		must(t, err)
+		for stream.Receive() {
+		}
+		return stream.Err()
+	}
+	none := int64(0)
+	long := make([]*orderv1.PlaceOrderLine, 101)
+	for i := range long {
+		long[i] = line("CUP-BLUE", 1)
+	}
+
+	for _, c := range []struct {
+		name  string
+		err   error
+		code  connect.Code
+		why   string
+		field string
+	}{
+		{"unknown SKU", lines(line("CUP-BLUE", 1), line("CUP-PINK", 1)), connect.CodeNotFound, "UNKNOWN_SKU", "lines[1].sku"},
+		{"offer that is not active", lines(line("CUP-OLD", 1)), connect.CodeFailedPrecondition, "OFFER_INACTIVE", "lines[0].sku"},
+		{"offer of a deleted product", lines(line("CUP-GONE", 1)), connect.CodeFailedPrecondition, "OFFER_INACTIVE", "lines[0].sku"},
+		{"malformed SKU", lines(line("CUP BLUE", 1)), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "lines[0].sku"},
+		{"quantity 0", lines(line("CUP-BLUE", 0)), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "lines[0].quantity"},
+		{"quantity above the limit", lines(line("CUP-RED", 1), line("CUP-BLUE", 10_001)), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "lines[1].quantity"},
+		{"quantity above the limit in two lines", lines(line("CUP-RED", 1), line("CUP-BLUE", 6000), line("CUP-BLUE", 4001)), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "lines[1].quantity"},
+		{"no lines", lines(), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "lines"},
+		{"101 lines", lines(long...), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "lines"},
+		{"an amount that overflows", lines(line("YACHT", 10_000)), connect.CodeFailedPrecondition, "AMOUNT_TOO_LARGE", "lines[0].quantity"},
+		{"a sum that overflows", lines(line("CUP-BLUE", 1), line("YACHT", 1)), connect.CodeFailedPrecondition, "AMOUNT_TOO_LARGE", "lines[1].quantity"},
+		{"more than the gateway takes", lines(line("BOAT", 2)), connect.CodeFailedPrecondition, "AMOUNT_TOO_LARGE", "lines[0].quantity"},
+		{"two currencies", lines(line("CUP-BLUE", 1), line("CUP-EURO", 1)), connect.CodeFailedPrecondition, "MIXED_CURRENCIES", "lines[1].sku"},
+		{"another price", place(ada, func(r *orderv1.PlaceOrderRequest) {
+			r.ExpectedTotal = &typev1.Money{MinorUnits: 1000, CurrencyCode: "USD"}
+		}), connect.CodeFailedPrecondition, "PRICE_CHANGED", "expected_total"},
+		{"another currency", place(ada, func(r *orderv1.PlaceOrderRequest) {
+			r.ExpectedTotal = &typev1.Money{MinorUnits: 1250, CurrencyCode: "EUR"}
+		}), connect.CodeFailedPrecondition, "PRICE_CHANGED", "expected_total"},
+		{"no currency", place(ada, func(r *orderv1.PlaceOrderRequest) { r.ExpectedTotal = &typev1.Money{MinorUnits: 1250} }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "expected_total.currency_code"},
+		{"no request_id", place(ada, func(r *orderv1.PlaceOrderRequest) { r.RequestId = "" }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "request_id"},
+		{"no payment method", place(ada, func(r *orderv1.PlaceOrderRequest) { r.PaymentMethod = "" }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "payment_method"},
+		{"an odd email", place(ada, func(r *orderv1.PlaceOrderRequest) { r.Contact = &orderv1.Contact{Email: "ada"} }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "contact.email"},
+		{"an odd phone", place(ada, func(r *orderv1.PlaceOrderRequest) { r.Contact = &orderv1.Contact{Phone: "0123"} }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "contact.phone"},
+		{"an unknown status", place(ada, func(r *orderv1.PlaceOrderRequest) { r.WaitForStatus = 99 }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "wait_for_status"},
+		{"for somebody else", place(ada, func(r *orderv1.PlaceOrderRequest) { r.UserId = "bob" }), connect.CodePermissionDenied, "NOT_YOUR_USER", "user_id"},
+		{"other content", place(ada, func(r *orderv1.PlaceOrderRequest) {
+			r.RequestId, r.Lines = requestOf(d, order), nil
+			r.Lines = append(r.Lines, line("CUP-RED", 1))
+		}), connect.CodeAlreadyExists, "IDEMPOTENCY_MISMATCH", "request_id"},
+		{"too large", place(ada, func(r *orderv1.PlaceOrderRequest) { r.PaymentMethod = strings.Repeat("a", 1<<20) }), connect.CodeResourceExhausted, "REQUEST_TOO_LARGE", ""},
+
+		{"another's order", get(bob, order), connect.CodeNotFound, "NOT_FOUND", "order_id"},
+		{"an order that is none", get(ada, uuid.NewString()), connect.CodeNotFound, "NOT_FOUND", "order_id"},
+		{"an order ID that is none", get(ada, "42"), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "order_id"},
+		{"watching another's order", watch(bob, &orderv1.WatchOrderRequest{OrderId: order}), connect.CodeNotFound, "NOT_FOUND", "order_id"},
+		{"watching without an ID", watch(ada, &orderv1.WatchOrderRequest{}), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "order_id"},
+		{"a made-up resume token", watch(ada, &orderv1.WatchOrderRequest{OrderId: order, ResumeToken: "eyJh"}), connect.CodeInvalidArgument, "INVALID_RESUME_TOKEN", "resume_token"},
+		{"listing another's orders", list(ada, &orderv1.ListOrdersRequest{UserId: "bob"}), connect.CodePermissionDenied, "NOT_YOUR_USER", "user_id"},
+		{"listing everybody's orders", list(ada, &orderv1.ListOrdersRequest{UserId: "-"}), connect.CodePermissionDenied, "NOT_YOUR_USER", "user_id"},
+		{"a page that is too large", list(ada, &orderv1.ListOrdersRequest{PageSize: 101}), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "page_size"},
+		{"a made-up page token", list(ada, &orderv1.ListOrdersRequest{PageToken: "bm9uZQ"}), connect.CodeInvalidArgument, "INVALID_PAGE_TOKEN", "page_token"},
+		{"cancelling another's order", func() error {
+			_, err := bob.CancelOrder(ctx, connect.NewRequest(&orderv1.CancelOrderRequest{RequestId: uuid.NewString(), OrderId: order}))
+			return err
+		}(), connect.CodeNotFound, "NOT_FOUND", "order_id"},
+		{"a seller buys", place(sue, func(*orderv1.PlaceOrderRequest) {}), connect.CodePermissionDenied, "ROLE_REQUIRED", ""},
+		{"an analyst reads an order", get(ann, order), connect.CodePermissionDenied, "ROLE_REQUIRED", ""},
+
+		{"a customer moves stock", give(ada, func(*inventoryv1.ReceiveRequest) {}), connect.CodePermissionDenied, "ROLE_REQUIRED", ""},
+		{"another's SKU", give(sue, func(r *inventoryv1.ReceiveRequest) { r.Sku = "CUP-RED" }), connect.CodePermissionDenied, "NOT_YOUR_SKU", "sku"},
+		{"a SKU that is none", give(olga, func(r *inventoryv1.ReceiveRequest) { r.Sku = "CUP-PINK" }), connect.CodeNotFound, "UNKNOWN_SKU", "sku"},
+		{"nothing received", give(sue, func(r *inventoryv1.ReceiveRequest) { r.Quantity = 0 }), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "quantity"},
+		{"a request_id of another kind", give(sue, func(r *inventoryv1.ReceiveRequest) { r.RequestId = uuid.NewString() }), connect.CodeInvalidArgument, "REQUEST_ID_NOT_V7", "request_id"},
+		{"a request_id that is too old", give(sue, func(r *inventoryv1.ReceiveRequest) { r.RequestId = v7At(time.Now().Add(-25 * time.Hour)) }), connect.CodeFailedPrecondition, "REQUEST_TOO_OLD", "request_id"},
+		{"a request_id from the future", give(sue, func(r *inventoryv1.ReceiveRequest) { r.RequestId = v7At(time.Now().Add(time.Hour)) }), connect.CodeInvalidArgument, "REQUEST_FROM_FUTURE", "request_id"},
+		{"other stock content", give(sue, func(r *inventoryv1.ReceiveRequest) { r.RequestId = received.GetRequestId() }), connect.CodeAlreadyExists, "IDEMPOTENCY_MISMATCH", "request_id"},
+		{"a stale version", set(5, &none), connect.CodeAborted, "STALE_VERSION", "if_version"},
+		{"less than is reserved", set(3, nil), connect.CodeFailedPrecondition, "BELOW_RESERVED", ""},
+		{"the stock of a SKU that is none", func() error {
+			_, err := ada.GetStock(ctx, connect.NewRequest(&inventoryv1.GetStockRequest{Sku: "CUP-PINK"}))
+			return err
+		}(), connect.CodeNotFound, "UNKNOWN_SKU", "sku"},
+		{"a page of stock of another question", func() error {
+			first, err := ada.ListStock(ctx, connect.NewRequest(&inventoryv1.ListStockRequest{PageSize: 1}))
+			must(t, err)
+			_, err = ada.ListStock(ctx, connect.NewRequest(&inventoryv1.ListStockRequest{PageToken: first.Msg.GetNextPageToken(), SkuPrefix: "CUP"}))
+			return err
+		}(), connect.CodeInvalidArgument, "INVALID_PAGE_TOKEN", "page_token"},
+		{"a prefix that cannot be", func() error {
+			_, err := ada.ListStock(ctx, connect.NewRequest(&inventoryv1.ListStockRequest{SkuPrefix: "\x00"}))
+			return err
+		}(), connect.CodeInvalidArgument, "INVALID_ARGUMENT", ""},
+
+		{"no token", get(d.with(""), order), connect.CodeUnauthenticated, "TOKEN_MISSING", ""},
+		{"a malformed token", get(d.with("Bearer abc"), order), connect.CodeUnauthenticated, "TOKEN_MALFORMED", ""},
+		{"no token in gRPC", get(d.with("", connect.WithGRPC()), order), connect.CodeUnauthenticated, "TOKEN_MISSING", ""},
+		{"an expired token", get(d.with("Bearer "+expired(t, d)), order), connect.CodeUnauthenticated, "TOKEN_EXPIRED", ""},
+		{"a token of another shop", get(d.with("Bearer "+foreign(t)), order), connect.CodeUnauthenticated, "TOKEN_INVALID", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := refusalOf(c.err)
+			if got.code != c.code || got.reason != c.why || c.field != "" && !slices.Contains(got.fields, c.field) || c.field == "" && len(got.fields) != 0 {
+				t.Errorf("answered %v with %+v; want %v %s at %q", c.err, got, c.code, c.why, c.field)
+			}
+		})
+	}
+	stale := refusalOf(set(5, &none))
+	if stale.metadata["stock_version"] != "1" || stale.metadata["on_hand"] != "10" || stale.metadata["reserved"] != "4" {
+		t.Errorf("a stale version is answered with %v", stale.metadata)
+	}
+	price := refusalOf(place(ada, func(r *orderv1.PlaceOrderRequest) {
+		r.ExpectedTotal = &typev1.Money{MinorUnits: 1000, CurrencyCode: "USD"}
+	}))
+	if price.metadata["total_minor"] != "1250" || price.metadata["currency"] != "USD" {
+		t.Errorf("another price is answered with %v", price.metadata)
+	}
+}
+
+// requestOf is the request_id that placed an order.
+func requestOf(d *door, orderID string) string {
+	return d.played.commands(orderID)[0].GetRequestId()
+}
+
+func foreign(t *testing.T) string {
+	t.Helper()
+	keys, err := auth.Open(t.TempDir())
+	must(t, err)
+	token, err := keys.Sign(auth.Caller{User: "ada", Roles: []auth.Role{auth.Operator}}, time.Hour)
+	must(t, err)
+	return token
+}
+
+// expired waits out a token's life, counted in whole seconds.
+func expired(t *testing.T, d *door) string {
+	t.Helper()
+	token, err := d.keys.Sign(auth.Caller{User: "ada", Roles: []auth.Role{auth.Customer}}, time.Nanosecond)
+	must(t, err)
+	eventually(t, "the token expires", func() bool {
+		_, err := d.keys.Verify(token)
+		return err != nil
+	})
+	return token
+}
