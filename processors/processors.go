@@ -42,6 +42,8 @@ type Config struct {
 	Ordinal int
 	// CommitInterval is the longest that a transaction stays open; 0 takes transact's default.
 	CommitInterval time.Duration
+	// SessionTimeout is how long an instance may be silent before its partitions go to others; 0 takes transact's default.
+	SessionTimeout time.Duration
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 }
@@ -70,7 +72,7 @@ func New(cfg Config) (*Processor, error) {
 			"reason", string(why.Reason), "detail", why.Detail)
 	}
 	instance, err := transact.New(transact.Config{
-		Brokers: cfg.Brokers, Dir: cfg.folder(), Ordinal: cfg.Ordinal, CommitInterval: cfg.CommitInterval,
+		Brokers: cfg.Brokers, Dir: cfg.folder(), Ordinal: cfg.Ordinal, CommitInterval: cfg.CommitInterval, SessionTimeout: cfg.SessionTimeout,
 		Partitioner: topics.Partitioner(), DeadLetter: s.cannotSucceed, Registerer: cfg.Metrics, Logger: cfg.Log,
 	})
 	if err != nil {
@@ -224,11 +226,8 @@ func headersOf(h goka.Headers) []kgo.RecordHeader {
 func send[M proto.Message](in *incoming, to topics.Of[M], m M) {
 	stamp := topics.By(in.source, in.cause, in.ctx.Key(), in.sent)
 	in.sent++
-	in.emit(to.Record(m, stamp))
-}
-
-func (in *incoming) emit(r *kgo.Record) {
-	transact.Emit(in.ctx, goka.Stream(r.Topic), string(r.Key), r.Value, r.Headers...)
+	key := to.Key(m)
+	transact.Emit(in.ctx, goka.Stream(to.Name), key, to.Encode(m), to.Headers(key, stamp)...)
 }
 
 // refuse ends a record that cannot be taken: as a dead letter if that is its own fault.
@@ -237,7 +236,8 @@ func (in *incoming) refuse(err error) {
 	if !errors.As(err, &why) {
 		in.ctx.Fail(fmt.Errorf("%s/%d/%d: %w", in.record.Topic, in.record.Partition, in.record.Offset, err))
 	}
-	in.emit(in.topics.DeadLetter(in.group, in.record, why))
+	letter := in.topics.DeadLetter(in.group, in.record, why)
+	transact.Emit(in.ctx, goka.Stream(letter.Topic), string(letter.Key), letter.Value, letter.Headers...)
 	in.refused(in.record, why)
 }
 

@@ -53,6 +53,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand()
+	root.AddCommand(upCommand(), orderCommand(), stockCommand(), tokenCommand(), stackCommand(), prepareCommand(), serveCommand(), gatewayCommand())
 	return root
 }
