@@ -106,7 +106,7 @@ func TestKafkaAway(t *testing.T) {
 	s := openShop(t)
 	d := s.open(api.Limits{}).ready()
 	ada := d.as("ada", auth.Customer)
-	must(t, s.played.away())
+	s.cluster.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	began := time.Now()
@@ -124,18 +124,12 @@ func TestKafkaAway(t *testing.T) {
 	}
 }
 
-// away ends the broker.
-func (p *played) away() error {
-	p.cluster.Close()
-	return nil
-}
-
 func TestPostgresAway(t *testing.T) {
 	s := openShop(t)
 	away, err := pgxpool.New(t.Context(), "postgres://nobody@"+nowhere(t)+"/nothing")
 	must(t, err)
 	defer away.Close()
-	d := s.openWith(s.cluster.ListenAddrs(), away, api.Limits{}).ready()
+	d := s.openWith(s.brokers, away, api.Limits{}).ready()
 	ada, sue := d.as("ada", auth.Customer), d.as("sue", auth.Seller)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

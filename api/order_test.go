@@ -23,6 +23,12 @@ func buy(lines ...*orderv1.PlaceOrderLine) *orderv1.PlaceOrderRequest {
 	return &orderv1.PlaceOrderRequest{RequestId: uuid.NewString(), PaymentMethod: "pm_card_visa", Lines: lines}
 }
 
+// TestOneOrderOnKafka is the same on a real log.
+func TestOneOrderOnKafka(t *testing.T) {
+	d := openRealShop(t).open(api.Limits{}).ready()
+	oneOrder(t, d, d.as("ada", auth.Customer))
+}
+
 // TestOneOrder walks one order through every call, in each protocol.
 func TestOneOrder(t *testing.T) {
 	d := openShop(t).open(api.Limits{}).ready()
@@ -326,7 +332,11 @@ func TestNoOutcomeInTime(t *testing.T) {
 // TestAReadWaitsForTheSink: an order that the log has is never NOT_FOUND, although neither Postgres nor this API's tail
 // knows it.
 func TestAReadWaitsForTheSink(t *testing.T) {
-	s := openShop(t)
+	t.Run("broker in process", func(t *testing.T) { readWaitsForTheSink(t, openShop(t)) })
+	t.Run("Kafka", func(t *testing.T) { readWaitsForTheSink(t, openRealShop(t)) })
+}
+
+func readWaitsForTheSink(t *testing.T, s *shop) {
 	one := s.open(api.Limits{}).ready()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

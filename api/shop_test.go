@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -49,26 +50,52 @@ INSERT INTO offers (sku, product_id, seller_id, price_minor, currency, active) V
   ('CUP-GONE', 'P4', 'sue', 100, 'USD', true), ('YACHT', 'P3', 'sue', 9223372036854775807, 'USD', true),
   ('BOAT', 'P3', 'sue', 60000000, 'USD', true);`
 
-// shop is a broker in process, a real Postgres, somebody who plays the processors and the sink, and any number of APIs.
+// shop is a broker, a real Postgres, somebody who plays the processors and the sink, and any number of APIs.
 type shop struct {
 	t       *testing.T
-	cluster *kfake.Cluster
+	brokers []string
+	cluster *kfake.Cluster // nil for a real one
 	table   *topics.Table
 	pool    *pgxpool.Pool
 	keys    *auth.Keys
 	played  *played
 }
 
+// openShop opens one on a broker in process.
 func openShop(t *testing.T) *shop {
 	t.Helper()
 	table := topics.New(topics.Options{Partitions: 3})
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(table.Partitions, names(table)...))
+	must(t, err)
+	t.Cleanup(cluster.Close)
+	s := openShopOn(t, cluster.ListenAddrs(), table)
+	s.cluster = cluster
+	return s
+}
+
+// openRealShop opens one on a real Kafka, where transactions leave the marks that they leave in production.
+func openRealShop(t *testing.T) *shop {
+	t.Helper()
+	table := topics.New(topics.Options{Prefix: localtest.Prefix(t), Partitions: 3})
+	client, err := kgo.NewClient(kgo.SeedBrokers(localtest.Kafka(t)...))
+	must(t, err)
+	defer client.Close()
+	made, err := kadm.NewClient(client).CreateTopics(t.Context(), table.Partitions, 1, nil, names(table)...)
+	must(t, err)
+	must(t, made.Error())
+	return openShopOn(t, localtest.Kafka(t), table)
+}
+
+func names(table *topics.Table) []string {
 	var names []string
 	for _, topic := range table.All() {
 		names = append(names, topic.Name)
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(table.Partitions, names...))
-	must(t, err)
-	t.Cleanup(cluster.Close)
+	return names
+}
+
+func openShopOn(t *testing.T, brokers []string, table *topics.Table) *shop {
+	t.Helper()
 	pool, err := pgxpool.New(t.Context(), localtest.Postgres(t))
 	must(t, err)
 	t.Cleanup(pool.Close)
@@ -77,7 +104,7 @@ func openShop(t *testing.T) *shop {
 	must(t, err)
 	keys, err := auth.Open(filepath.Join(t.TempDir(), "keys"))
 	must(t, err)
-	s := &shop{t: t, cluster: cluster, table: table, pool: pool, keys: keys}
+	s := &shop{t: t, brokers: brokers, table: table, pool: pool, keys: keys}
 	s.played = play(t, s)
 	return s
 }
@@ -106,7 +133,7 @@ type door struct {
 
 func (s *shop) open(limits api.Limits) *door {
 	s.t.Helper()
-	return s.openWith(s.cluster.ListenAddrs(), s.pool, limits)
+	return s.openWith(s.brokers, s.pool, limits)
 }
 
 func (s *shop) openWith(brokers []string, pool *pgxpool.Pool, limits api.Limits) *door {
@@ -231,7 +258,7 @@ func play(t *testing.T, s *shop) *played {
 	p := &played{shop: s, orders: map[string]*playedOrder{}, stock: map[string]*playedStock{}}
 	var err error
 	p.client, err = kgo.NewClient(
-		kgo.SeedBrokers(s.cluster.ListenAddrs()...), kgo.RecordPartitioner(topics.Partitioner()), kgo.TransactionalID("played"),
+		kgo.SeedBrokers(s.brokers...), kgo.RecordPartitioner(topics.Partitioner()), kgo.TransactionalID(s.table.Group("played")),
 		kgo.ConsumeTopics(s.table.OrderCommands.Name, s.table.InventoryCommands.Name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	)
 	must(t, err)
