@@ -46,7 +46,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
-	w := &world{T: t, ctx: ctx, brokers: localtest.Kafka(t), orders: make([]int64, 40), stock: make([]int64, 7)}
+	w := &world{T: t, ctx: ctx, brokers: localtest.Kafka(t), orders: make([]int64, 200), stock: make([]int64, 7)}
 	w.table = topics.New(topics.Options{Prefix: localtest.Prefix(t), Partitions: partitions})
 	w.random = rand.New(rand.NewPCG(7, 7))
 	admin, err := topics.NewAdmin(w.brokers)
@@ -311,26 +311,45 @@ func TestAZombieChangesNothingAndJoinsAgain(t *testing.T) {
 	w.mustBeTheFold()
 }
 
+// written is how many offsets are in the database.
+func (w *world) written() (n int) {
+	w.Helper()
+	w.must(w.pool.QueryRow(w.ctx, "SELECT sum(next_offset) FROM sink_offsets").Scan(&n))
+	return n
+}
+
+// awaitWritten returns in the middle of the sinks' work.
+func (w *world) awaitWritten(n int) {
+	w.Helper()
+	for w.written() < n {
+		w.must(w.ctx.Err())
+		time.Sleep(time.Duration(w.random.IntN(3000)) * time.Microsecond)
+	}
+}
+
 func TestKilledAndFrozenSinksLeaveTheFoldOfTheLog(t *testing.T) {
 	w := newWorld(t)
-	first, second := process(t, w), process(t, w)
-	for range 6 {
-		for range 1 + w.random.IntN(20) {
-			w.write(40)
-		}
+	w.orders = make([]int64, 5000) // most change only once, so that whatever is lost stays lost
+	for range 50 {
+		w.write(200)
+	}
+	first := process(t, w)
+	for range 5 {
+		w.awaitWritten(w.written() + 1 + w.random.IntN(800))
 		w.must(first.Process.Kill())
 		first.Wait()
 		first = process(t, w)
 	}
-	// The second is frozen for longer than its session lasts, and wakes as a zombie.
+	// Another instance takes its share, is frozen for longer than its session lasts, and wakes as a zombie.
+	second := process(t, w)
+	w.write(200)
+	w.awaitWritten(w.written() + 1)
 	w.must(second.Process.Signal(syscall.SIGSTOP))
-	for until := time.Now().Add(sessionTimeout + 2*time.Second); time.Now().Before(until); {
+	for until := time.Now().Add(sessionTimeout + time.Second); time.Now().Before(until); {
 		w.write(40)
 	}
 	w.must(second.Process.Signal(syscall.SIGCONT))
-	for range 10 {
-		w.write(40)
-	}
+	w.write(200)
 	w.awaitEnd()
 	w.mustBeTheFold()
 }
