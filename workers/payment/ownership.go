@@ -28,7 +28,9 @@ func (w *Worker) release(numbers []int32) {
 		}
 		p.end() // a call that is cut off here may have happened: the next owner's key finds out
 	}
-	w.commit(leaving)
+	if len(leaving) > 0 {
+		w.commit(leaving)
+	}
 	w.forget(leaving)
 }
 
@@ -102,18 +104,26 @@ func (w *Worker) commit(these []*partition) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var failed error
+	err := w.send(ctx, offsets)
+	for errors.Is(err, kerr.RebalanceInProgress) && these != nil && ctx.Err() == nil {
+		time.Sleep(commitEvery) // partitions that leave have no other chance
+		err = w.send(ctx, offsets)
+	}
+	if err == nil {
+		return
+	}
+	w.again(moved)
+	if !errors.Is(err, kerr.RebalanceInProgress) {
+		w.cfg.Log.Warn("payment: commit", "error", err)
+	}
+}
+
+func (w *Worker) send(ctx context.Context, offsets map[int32]kgo.EpochOffset) (failed error) {
 	w.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{w.cfg.Topics.PaymentRequests.Name: offsets},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 			failed = errors.Join(err, partitionErrors(resp))
 		})
-	if failed == nil {
-		return
-	}
-	w.again(moved)
-	if !errors.Is(failed, kerr.RebalanceInProgress) {
-		w.cfg.Log.Warn("payment: commit", "error", failed)
-	}
+	return failed
 }
 
 func (w *Worker) finished(these []*partition) (map[int32]kgo.EpochOffset, []*partition) {

@@ -1,0 +1,381 @@
+package payment
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	paymentv1 "github.com/millrace/millrace/internal/gen/shop/payment/v1"
+	simulator "github.com/millrace/millrace/internal/simulators/gateway"
+	"github.com/millrace/millrace/topics"
+)
+
+func TestOneResultForEachRequest(t *testing.T) {
+	b := newBelt(t, openTill(t, nil))
+	b.worker(0)
+	asked := map[string]*paymentv1.PaymentRequest{}
+	results := b.reader(b.table.PaymentResults.Name)
+	var orders []*order
+	for i := range 50 {
+		o := b.order([]string{"pm_card_visa", "pm_card_chargeDeclined"}[i%2])
+		orders = append(orders, o)
+		r := o.request(doCreate)
+		asked[o.id] = r
+		b.ask(r)
+	}
+	for _, r := range results.atLeast(len(orders)) {
+		res := b.result(r)
+		if want := asked[res.OrderId]; res.StepNumber != want.StepNumber || res.Outcome != created || topics.Header(r, topics.HeaderCauseTopic) != b.table.PaymentRequests.Name {
+			t.Errorf("%v answers %v", res, want)
+		}
+	}
+	b.settled()
+	if n := len(results.all); n != len(orders) {
+		t.Errorf("%d results of %d requests", n, len(orders))
+	}
+}
+
+// The steps of one order run in order, one at a time; those of others do not wait for it.
+func TestOneOrderInOrderOthersBeside(t *testing.T) {
+	till := openTill(t, nil)
+	b := newBelt(t, till)
+	slow := b.order("pm_card_visa")
+	slow.wants(slow.do(doCreate), created)
+	held := make(chan struct{})
+	let := sync.OnceFunc(func() { close(held) })
+	t.Cleanup(let)
+	till.wire.set(func(w http.ResponseWriter, r *http.Request, sim http.Handler) {
+		if strings.Contains(r.URL.Path, slow.intent) {
+			<-held
+		}
+		sim.ServeHTTP(w, r)
+	})
+	b.worker(0)
+	b.ask(slow.request(doConfirm), slow.request(doPoll), slow.request(doCancel))
+	for range 30 {
+		b.ask(b.order("pm_card_visa").request(doCreate))
+	}
+	results := b.reader(b.table.PaymentResults.Name)
+	for _, r := range results.atLeast(30) {
+		if b.result(r).OrderId == slow.id {
+			t.Fatal("the held step was answered")
+		}
+	}
+	let()
+	last := int32(0)
+	for _, r := range results.atLeast(33) {
+		if res := b.result(r); res.OrderId == slow.id {
+			if res.StepNumber <= last {
+				t.Errorf("step %d after step %d", res.StepNumber, last)
+			}
+			last = res.StepNumber
+			slow.wants(res, paid)
+		}
+	}
+	b.settled()
+}
+
+// The test is the order processor: it asks, reads, asks on. Workers are killed at any moment; at the end every order
+// is charged once or not at all, as its card wants it, and half of the charged ones are given back once.
+func TestMoneyThroughKills(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	till := openTill(t, func(s *simulator.Settings) { s.FaultRate, s.Seed, s.Latency = 0.05, seed, 5*time.Millisecond })
+	b := newBelt(t, till)
+	children := []*child{b.child(0), b.child(1)}
+	shop := newShop(b, []string{"pm_card_visa", "pm_card_chargeDeclined", "pm_sim_sporadic_500", "pm_sim_pending"}, 240)
+	kills := 0
+	for !shop.closed() {
+		before := shop.answered
+		shop.until(func() bool { return shop.closed() || shop.answered >= before+80 })
+		if c := children[random.IntN(2)]; kills < 12 && !shop.closed() {
+			c.kill9()
+			c.start()
+			kills++
+		}
+	}
+	t.Logf("%d kills, %d results, %d of them again", kills, len(shop.results.all), shop.repeats)
+	b.settled()
+	shop.compareWithLedger()
+}
+
+// A worker that is stopped for longer than its session lasts, in the middle of its calls, and wakes when another has
+// done its work: it does it again, under the same keys, and nothing comes of it.
+func TestZombieChargesNobodyTwice(t *testing.T) {
+	till := openTill(t, func(s *simulator.Settings) { s.Latency = 20 * time.Millisecond })
+	b := newBelt(t, till)
+	zombie := b.child(0)
+	shop := newShop(b, []string{"pm_card_visa", "pm_card_chargeDeclined"}, 120)
+	shop.until(func() bool { return shop.answered >= 60 })
+	zombie.signal(syscall.SIGSTOP)
+	b.worker(1)
+	at := shop.answered
+	shop.until(func() bool { return shop.closed() || shop.answered > at+60 })
+	zombie.signal(syscall.SIGCONT)
+	shop.until(shop.closed)
+	b.settled()
+	t.Logf("%d results, %d of them again", len(shop.results.all), shop.repeats)
+	shop.compareWithLedger()
+}
+
+// A shop is many orders on their way: created, confirmed, polled, and every second one that is paid given back.
+type shop struct {
+	belt     *belt
+	results  *reader
+	orders   map[string]*walk
+	read     int // of the results
+	answered int // results that were awaited
+	repeats  int // results that were not, or not any more
+	open     int
+}
+
+type walk struct {
+	*order
+	refunds bool
+	last    *paymentv1.PaymentRequest
+	ends    paymentv1.PaymentOutcome
+	given   map[int32]*paymentv1.PaymentResult // the first answer by step number
+}
+
+func newShop(b *belt, cards []string, n int) *shop {
+	s := &shop{belt: b, results: b.reader(b.table.PaymentResults.Name), orders: map[string]*walk{}, open: n}
+	var first []*paymentv1.PaymentRequest
+	for i := range n {
+		w := &walk{order: b.order(cards[i%len(cards)]), refunds: i/len(cards)%2 == 0, given: map[int32]*paymentv1.PaymentResult{}}
+		s.orders[w.id] = w
+		w.last = w.request(doCreate)
+		first = append(first, w.last)
+	}
+	b.ask(first...)
+	return s
+}
+
+func (s *shop) closed() bool { return s.open == 0 }
+
+func (s *shop) until(enough func() bool) {
+	s.belt.t.Helper()
+	s.results.until(func() bool {
+		var next []*paymentv1.PaymentRequest
+		for _, r := range s.results.all[s.read:] {
+			if req := s.hear(s.belt.result(r)); req != nil {
+				next = append(next, req)
+			}
+		}
+		s.read = len(s.results.all)
+		if len(next) > 0 {
+			s.belt.ask(next...)
+		}
+		return enough()
+	})
+}
+
+// hear is what the order processor would do with a result; nil: nothing.
+func (s *shop) hear(res *paymentv1.PaymentResult) *paymentv1.PaymentRequest {
+	w := s.orders[res.OrderId]
+	if w == nil || w.ends != 0 || res.StepNumber != w.last.StepNumber {
+		s.repeats++
+		s.sameAsBefore(w, res)
+		return nil
+	}
+	s.answered++
+	w.given[res.StepNumber] = res
+	w.last = s.next(w, res)
+	if w.last == nil {
+		w.ends = res.Outcome
+		s.open--
+		w.last = &paymentv1.PaymentRequest{}
+		return nil
+	}
+	return w.last
+}
+
+func (s *shop) next(w *walk, res *paymentv1.PaymentResult) *paymentv1.PaymentRequest {
+	switch res.Outcome {
+	case noAnswer:
+		r := w.request(res.Step)
+		r.RefundNumber = 1
+		return r
+	case created:
+		w.intent = res.IntentId
+		return w.request(doConfirm)
+	case pending:
+		return w.request(doPoll)
+	case paid:
+		if w.refunds {
+			return w.refund(1, 700)
+		}
+	}
+	return nil
+}
+
+// sameAsBefore: an answer that comes again must not mean anything else. An UNAVAILABLE may be better the second time,
+// and a pending payment may have been decided.
+func (s *shop) sameAsBefore(w *walk, res *paymentv1.PaymentResult) {
+	if w == nil {
+		s.belt.t.Errorf("nobody asked for %v", res)
+		return
+	}
+	was := w.given[res.StepNumber]
+	if was == nil || was.Outcome == noAnswer || res.Outcome == noAnswer || was.Outcome == pending {
+		return
+	}
+	if !proto.Equal(was, res) {
+		s.belt.t.Errorf("step %d of order %s was answered\n%v\nand then\n%v", res.StepNumber, res.OrderId, was, res)
+	}
+}
+
+func (s *shop) compareWithLedger() {
+	s.belt.t.Helper()
+	for _, w := range s.orders {
+		line, want := w.line(), simulator.LedgerLine{}
+		if w.card != "pm_card_chargeDeclined" {
+			want.Captured = price
+			if w.refunds {
+				want.Refunded = 700
+			}
+		}
+		ends := map[bool]paymentv1.PaymentOutcome{true: noPaid, false: paid}[want.Captured == 0]
+		if want.Refunded > 0 {
+			ends = givenBack
+		}
+		if line.Captured != want.Captured || line.Refunded != want.Refunded || line.PaymentIntent != w.intent || w.ends != ends {
+			s.belt.t.Errorf("%s ends as %v, the ledger has %+v", w.card, w.ends, line)
+		}
+	}
+}
+
+// A partition that moves is left in good order: what runs is ended, and the finished prefix is committed. (What was
+// finished beyond the prefix is done again.)
+func TestRebalances(t *testing.T) {
+	till := openTill(t, func(s *simulator.Settings) { s.Latency = 2 * time.Millisecond })
+	b := newBelt(t, till)
+	b.worker(0)
+	shop := newShop(b, []string{"pm_card_visa", "pm_card_chargeDeclined"}, 300)
+	for n := 100; !shop.closed(); n += 150 {
+		stop, _ := b.worker(1)
+		shop.until(func() bool { return shop.closed() || shop.answered >= n })
+		stop()
+	}
+	b.settled()
+	t.Logf("%d results, %d of them again", len(shop.results.all), shop.repeats)
+	shop.compareWithLedger()
+}
+
+func TestPoison(t *testing.T) {
+	b := newBelt(t, openTill(t, nil))
+	good := func() *kgo.Record {
+		return b.table.PaymentRequests.Record(b.order("pm_card_visa").request(doCreate), topics.Fresh("/test", ""))
+	}
+	change := func(f func(*kgo.Record)) *kgo.Record {
+		r := good()
+		f(r)
+		return r
+	}
+	nonsense := b.order("pm_card_visa").request(doConfirm)
+	poison := map[*kgo.Record]topics.Reason{
+		change(func(r *kgo.Record) { r.Value = []byte("\xff\x00 random bytes") }):    topics.DecodeFailed,
+		change(func(r *kgo.Record) { r.Value = nil }):                                topics.Empty,
+		change(func(r *kgo.Record) { r.Headers = nil }):                              topics.MissingHeaders,
+		change(func(r *kgo.Record) { r.Key = []byte("somebody else") }):              topics.WrongKey,
+		change(func(r *kgo.Record) { r.Key = []byte(strings.Repeat("k", 900_000)) }): topics.KeyTooLong,
+		b.table.PaymentRequests.Record(nonsense, topics.Fresh("/test", "")):          topics.Invalid,
+	}
+	n := 0
+	for r := range poison {
+		b.write(good(), r, good())
+		n += 2
+	}
+	b.astray(good())
+	b.worker(0)
+	b.settled()
+	if got := len(b.reader(b.table.PaymentResults.Name).atLeast(n)); got != n {
+		t.Errorf("%d results of %d good requests", got, n)
+	}
+	want := map[topics.Reason]int{topics.WrongPartition: 1}
+	for _, reason := range poison {
+		want[reason]++
+	}
+	for _, r := range b.reader(b.table.DeadLetters(topics.PaymentGroup).Name).atLeast(len(poison) + 1) {
+		want[topics.Reason(topics.Header(r, topics.HeaderDLQReason))]--
+	}
+	for reason, left := range want {
+		if left != 0 {
+			t.Errorf("%s: %d dead letters too few", reason, left)
+		}
+	}
+}
+
+// astray writes a record to a partition that is not its key's.
+func (b *belt) astray(r *kgo.Record) {
+	b.t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer cl.Close()
+	r.Partition = (topics.Partition(r.Key, partitions) + 1) % partitions
+	if err := cl.ProduceSync(b.ctx, r).FirstErr(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func TestTwoInstancesWithOneOrdinal(t *testing.T) {
+	b := newBelt(t, openTill(t, nil))
+	_, first := b.worker(0)
+	b.ask(b.order("pm_card_visa").request(doCreate))
+	b.settled()
+	b.worker(0)
+	b.ask(b.order("pm_card_visa").request(doCreate))
+	b.ends(first, ErrFenced)
+	b.settled()
+}
+
+func TestNoCommittedOffset(t *testing.T) {
+	b := newBelt(t, openTill(t, nil))
+	if _, err := b.adm.DeleteGroup(b.ctx, b.table.Group(topics.PaymentGroup)); err != nil {
+		t.Fatal(err)
+	}
+	b.ask(b.order("pm_card_visa").request(doCreate))
+	_, done := b.worker(0)
+	b.ends(done, ErrOffset)
+	if n := len(b.sim.Ledger().PaymentIntents); n != 0 {
+		t.Errorf("%d intents from a guessed offset", n)
+	}
+}
+
+func (b *belt) ends(done <-chan error, want error) {
+	b.t.Helper()
+	select {
+	case err := <-done:
+		if !errors.Is(err, want) {
+			b.t.Errorf("it ends with %v, want %v", err, want)
+		}
+	case <-time.After(patienceOfTest):
+		b.t.Fatalf("it goes on, want %v", want)
+	}
+}
+
+func TestConfigThatContradictsItself(t *testing.T) {
+	for what, spoil := range map[string]func(*Config){
+		"no brokers":        func(c *Config) { c.Brokers = nil },
+		"no key":            func(c *Config) { c.Key = "" },
+		"a negative number": func(c *Config) { c.InFlight = -1 },
+		"negative time":     func(c *Config) { c.Timeout = -1 },
+	} {
+		cfg := quick([]string{"nowhere:1"}, tableOf(""), "", 0)
+		spoil(&cfg)
+		if _, err := New(cfg); err == nil {
+			t.Error(fmt.Sprint(what, " was let in"))
+		}
+	}
+}
