@@ -1,8 +1,6 @@
 package topics
 
 import (
-	"hash/fnv"
-
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -22,7 +20,9 @@ func Partition(key []byte, partitions int32) int32 {
 }
 
 func fnv1a(b []byte) uint32 {
-	h := fnv.New32a()
-	h.Write(b)
-	return h.Sum32()
+	h := uint32(2166136261)
+	for _, c := range b {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return h
 }

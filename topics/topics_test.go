@@ -54,12 +54,32 @@ func TestRecordsSayWhatTheyAreAndWhy(t *testing.T) {
 	}
 }
 
+// TestLongHeadersStayApart: the values share memory, also when it does not suffice.
+func TestLongHeadersStayApart(t *testing.T) {
+	long := func(c string) string { return strings.Repeat(c, 150) }
+	cause := topics.Cause{ID: long("i"), Topic: long("t"), Time: when, TraceParent: long("p")}
+	r := table.OrderEvents.Record(&orderv1.OrderEvent{OrderId: long("o")}, topics.By(long("s"), cause, "a", 0))
+	got := headers(r)
+	r.Headers[0].Value = append(r.Headers[0].Value, "spilt"...)
+	for key, want := range map[string]string{
+		"ce_source": long("s"), "ce_subject": long("o"), "traceparent": long("p"), "ce_causationid": long("i"), "ce_causetopic": long("t"),
+		"ce_specversion": "1.0", "ce_id": topics.By("", cause, "a", 0).ID, "ce_causeoffset": "0",
+	} {
+		if got[key] != want || key != "ce_specversion" && topics.Header(r, key) != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+}
+
 func TestIDsAreTheSameForTheSameCause(t *testing.T) {
 	cause := topics.Cause{ID: "c"}
 	id := func(s topics.Stamp) string { return s.ID }
 	one := id(topics.By("/x", cause, "a", 0))
 	if parsed, err := uuid.Parse(one); err != nil || parsed.Version() != 5 {
 		t.Fatalf("%s: %v", one, err)
+	}
+	if want := uuid.NewSHA1(uuid.NameSpaceOID, []byte("a\x00c\x00\x00\x00\x00\x00")).String(); one != want {
+		t.Errorf("%s is not the UUIDv5 of the three, %s", one, want)
 	}
 	if again := id(topics.By("/x", cause, "a", 0)); again != one {
 		t.Errorf("decided again: %s, then %s", one, again)
