@@ -47,6 +47,9 @@ func fetchKafka(ctx context.Context, c cache) (kafkaHome, error) {
 	if err != nil {
 		return kafkaHome{}, err
 	}
+	if err := wantLinux(kafkaPart); err != nil {
+		return kafkaHome{}, err
+	}
 	jars, err := c.get(ctx, piece{
 		part: kafkaPart, name: "kafka-" + kafkaVersion + "-" + digest(kafkaSums), needMB: kafkaFetchMB,
 		make: func(ctx context.Context, into string, attempt int) error { return fetchJars(ctx, c, into, attempt) },

@@ -39,13 +39,22 @@ func wantDisk(part, dir string, needMB uint64) error {
 // glibcLoader is the dynamic loader that every glibc system on x86-64 has at this path; musl systems do not.
 const glibcLoader = "/lib64/ld-linux-x86-64.so.2"
 
+const elsewhere = "run it elsewhere (docker-compose.yml has the image) and name its address"
+
+// wantLinux is for what runs anywhere: its processes are kept track of in /proc.
+func wantLinux(part string) error {
+	if runtime.GOOS == "linux" {
+		return nil
+	}
+	return &MissingError{Part: part, What: "Linux (this is " + runtime.GOOS + ")", Hint: elsewhere}
+}
+
 func wantLinuxGlibc(part string) error {
-	hint := "run it elsewhere (docker-compose.yml has the image) and name its address"
 	if platform := runtime.GOOS + "/" + runtime.GOARCH; platform != "linux/amd64" {
-		return &MissingError{Part: part, What: "a build for " + platform + " (the package is for linux/amd64)", Hint: hint}
+		return &MissingError{Part: part, What: "a build for " + platform + " (the package is for linux/amd64)", Hint: elsewhere}
 	}
 	if _, err := os.Stat(glibcLoader); err != nil {
-		return &MissingError{Part: part, What: "glibc (there is no " + glibcLoader + ")", Hint: hint}
+		return &MissingError{Part: part, What: "glibc (there is no " + glibcLoader + ")", Hint: elsewhere}
 	}
 	return nil
 }

@@ -168,6 +168,9 @@ func (p *Process) spawn() (*running, error) {
 		if err == nil {
 			err = writeJSON(p.record, record{identity: run.id, Stop: p.stopWith, Grace: p.grace})
 		}
+		if run.id.PID == 0 {
+			cmd.Process.Kill() // nobody could find it again
+		}
 		started <- err
 		run.err = cmd.Wait()
 		close(run.done)
