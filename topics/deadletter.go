@@ -75,12 +75,12 @@ func (t Topic) Check(r *kgo.Record) error {
 	case Partition(r.Key, t.Partitions) != r.Partition:
 		return Rejection{WrongPartition, fmt.Sprintf("partition %d, but the key %q belongs on %d", r.Partition, clip(string(r.Key)), Partition(r.Key, t.Partitions))}
 	}
-	id, typ := Header(r, HeaderID), Header(r, HeaderType)
+	id, typ := headerValue(r, HeaderID), headerValue(r, HeaderType)
 	switch {
-	case id == "" || typ == "":
+	case len(id) == 0 || len(typ) == 0:
 		return Rejection{MissingHeaders, HeaderID + " and " + HeaderType + " are required"}
-	case typ != t.Type():
-		return Rejection{WrongType, fmt.Sprintf("%s is %q, this topic carries %s", HeaderType, clip(typ), t.Type())}
+	case string(typ) != t.Type():
+		return Rejection{WrongType, fmt.Sprintf("%s is %q, this topic carries %s", HeaderType, clip(string(typ)), t.Type())}
 	}
 	return nil
 }

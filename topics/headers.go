@@ -135,11 +135,13 @@ func (h *headers) end(key string) {
 }
 
 // Header is the value of the first header with this key, or "".
-func Header(r *kgo.Record, key string) string {
-	for _, h := range r.Headers {
-		if h.Key == key {
-			return string(h.Value)
+func Header(r *kgo.Record, key string) string { return string(headerValue(r, key)) }
+
+func headerValue(r *kgo.Record, key string) []byte {
+	for i := range r.Headers {
+		if r.Headers[i].Key == key {
+			return r.Headers[i].Value
 		}
 	}
-	return ""
+	return nil
 }
