@@ -9,7 +9,7 @@
 //	CONFIRM  intent_id                                          SUCCEEDED, PENDING, DECLINED, CANCELED, UNAVAILABLE
 //	POLL     intent_id                                          SUCCEEDED, PENDING, DECLINED, CANCELED, UNAVAILABLE
 //	CANCEL   intent_id; or none, and then all that CREATE had   CANCELED, SUCCEEDED, PENDING, UNAVAILABLE
-//	REFUND   intent_id, amount_minor, refund_number             REFUNDED, REFUSED, UNAVAILABLE
+//	REFUND   intent_id, amount_minor, refund_number             REFUNDED, PENDING, REFUSED, UNAVAILABLE
 //
 // Every step needs order_id and step_number (from 1). A request without what it needs is a bug of its writer: it is
 // dead-lettered as INVALID and gets no result.
@@ -17,14 +17,15 @@
 // What the outcomes promise:
 //
 //	CREATED      the intent exists, intent_id is in the result; no money has moved and none will before a CONFIRM
-//	PENDING      the gateway has not decided; ask again with POLL (or CANCEL). Also: it refuses to cancel just now
+//	PENDING      the gateway has not decided; ask again with POLL (or CANCEL), a REFUND with the same refund_number. Also:
+//	             the gateway refuses to cancel just now
 //	SUCCEEDED    charged, amount_minor is what was received. Also the answer of a CONFIRM that comes twice, and of a
 //	             CANCEL that comes too late: then only a REFUND gives the money back
 //	DECLINED     the issuer said no, the intent is cancelled as well: this is final. decline_code says why
 //	CANCELED     the intent can never succeed: this is final
-//	REFUNDED     the refund with this refund_number has been accepted; refund_id, amount_minor are the refund's
-//	REFUSED      CREATE, REFUND: the gateway does not take the request as it is, and nothing happened; decline_code and
-//	             message say why; repeating it will not help
+//	REFUNDED     the refund with this refund_number has succeeded; refund_id, amount_minor are the refund's
+//	REFUSED      CREATE, REFUND: the gateway does not take the request as it is, or the refund failed; no money has moved;
+//	             decline_code and message say why; repeating it (a REFUND: under this refund_number) will not help
 //	UNAVAILABLE  no answer worth the name (network, time-out, 5xx, 429, a key that is not let in, an intent it does not
 //	             know) after a few tries. The step may have happened or may still happen: repeat the same step, with the
 //	             next step_number, until it answers something else
@@ -43,8 +44,9 @@
 //	  succeeded                                   -            SUCCEEDED            SUCCEEDED            -
 //	  canceled after an error                     -            DECLINED             CANCELED             -
 //	  canceled                                    -            CANCELED             CANCELED             -
-//	  a refund of this number, not failed         -            -                    -                    REFUNDED
-//	  a refund of this number, failed or canceled -            -                    -                    REFUSED
+//	  a refund of this number: succeeded          -            -                    -                    REFUNDED
+//	    pending, requires_action                  -            -                    -                    PENDING
+//	    failed, canceled                          -            -                    -                    REFUSED
 //	402 card_error                                REFUSED      cancel, DECLINED     look                 look, REFUSED
 //	400 unexpected state, or any other 400        REFUSED      look                 look                 look, REFUSED
 //	404, 401, 403                                 UNAVAILABLE (the worker talks to the wrong account or with a wrong key)

@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -113,7 +114,11 @@ func (w *Worker) commit(these []*partition) {
 		return
 	}
 	w.again(moved)
-	if !errors.Is(err, kerr.RebalanceInProgress) {
+	switch {
+	case errors.Is(err, kerr.RebalanceInProgress):
+	case errors.Is(err, kerr.FencedInstanceID):
+		w.stop(fmt.Errorf("%w: %w", ErrFenced, err))
+	default:
 		w.cfg.Log.Warn("payment: commit", "error", err)
 	}
 }

@@ -156,7 +156,7 @@ func (w *Worker) fetchErrors(fetches kgo.Fetches) error {
 		case errors.Is(e.Err, kerr.OffsetOutOfRange), errors.As(e.Err, &loss), isUncommitted(e.Err):
 			return fmt.Errorf("%s/%d: %w: %v", e.Topic, e.Partition, ErrOffset, e.Err)
 		case errors.Is(e.Err, kerr.FencedInstanceID):
-			return fmt.Errorf("%w: %v", ErrFenced, e.Err)
+			return fmt.Errorf("%w: %w", ErrFenced, e.Err)
 		case errors.Is(e.Err, kgo.ErrClientClosed):
 			return e.Err
 		default: // the client goes on by itself

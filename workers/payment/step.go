@@ -223,15 +223,17 @@ func (g *gateway) stepRefund(ctx context.Context, r *paymentv1.PaymentRequest) *
 	return unavailable(r, err)
 }
 
-// refunded takes a pending refund for a given one, as Stripe does: the gateway has accepted it and sees it through.
+// refunded says how a refund stands. One that is pending may still fail, days later.
 func refunded(r *paymentv1.PaymentRequest, re *stripe.Refund) *paymentv1.PaymentResult {
 	var res *paymentv1.PaymentResult
 	switch re.Status {
+	case stripe.RefundStatusSucceeded:
+		res = say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUNDED, "", "")
+		res.AmountMinor, res.CurrencyCode = re.Amount, strings.ToUpper(string(re.Currency))
 	case stripe.RefundStatusFailed, stripe.RefundStatusCanceled:
 		res = say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUSED, string(re.FailureReason), "the gateway's refund has "+string(re.Status))
 	default:
-		res = say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUNDED, "", "")
-		res.AmountMinor, res.CurrencyCode = re.Amount, strings.ToUpper(string(re.Currency))
+		res = say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_PENDING, "", "")
 	}
 	res.RefundId = re.ID
 	return res
