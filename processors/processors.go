@@ -119,10 +119,11 @@ type shell struct {
 	group   string                              // without the prefix
 	source  string                              // ce_source of what it writes
 	refused func(*kgo.Record, topics.Rejection) // told of every dead letter
+	inputs  map[string]goka.ProcessCallback     // by topic, once the graph is made: for Replay
 }
 
 func newShell(t *topics.Table, group string) *shell {
-	return &shell{topics: t, group: group, source: "/processors/" + group, refused: func(*kgo.Record, topics.Rejection) {}}
+	return &shell{topics: t, group: group, source: "/processors/" + group, refused: func(*kgo.Record, topics.Rejection) {}, inputs: map[string]goka.ProcessCallback{}}
 }
 
 func (s *shell) graph() (*goka.GroupGraph, error) {
@@ -145,7 +146,7 @@ func (s *shell) cannotSucceed(r *kgo.Record, reason error) *kgo.Record {
 // input reads a topic. The body gets each record that may be decided; it returns a topics.Rejection, before it has
 // sent or kept anything, for one that may not. Any other error stops the processor.
 func input[M proto.Message](s *shell, from topics.Of[M], body func(*incoming, M) error) goka.Edge {
-	return goka.Input(goka.Stream(from.Name), raw{}, func(ctx goka.Context, value any) {
+	s.inputs[from.Name] = func(ctx goka.Context, value any) {
 		in := s.receive(ctx, value)
 		err := from.Check(in.record)
 		if err == nil {
@@ -157,7 +158,8 @@ func input[M proto.Message](s *shell, from topics.Of[M], body func(*incoming, M)
 		if err != nil {
 			in.refuse(err)
 		}
-	})
+	}
+	return goka.Input(goka.Stream(from.Name), raw{}, s.inputs[from.Name])
 }
 
 // output is a topic that the group writes.

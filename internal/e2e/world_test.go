@@ -110,7 +110,7 @@ func newWorld(t *testing.T, o options) *world {
 }
 
 func (w *world) openKeys() {
-	keys, err := auth.OpenKeys(filepath.Join(w.dir, "keys"))
+	keys, err := auth.Open(filepath.Join(w.dir, "keys"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -159,15 +159,15 @@ type client struct {
 	stock  inventoryv1connect.InventoryServiceClient
 }
 
-func (w *world) as(user string, roles ...string) client { return w.through(0, user, roles...) }
+func (w *world) as(user string, roles ...auth.Role) client { return w.through(0, user, roles...) }
 
 // through is the person at one of the API's instances.
-func (w *world) through(instance int, user string, roles ...string) client {
+func (w *world) through(instance int, user string, roles ...auth.Role) client {
 	w.t.Helper()
 	if len(roles) == 0 {
-		roles = []string{"customer"}
+		roles = []auth.Role{auth.Customer}
 	}
-	token, err := w.keys.Mint(user, roles, time.Hour)
+	token, err := w.keys.Sign(auth.Caller{User: user, Roles: roles}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ var httpClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 51
 // receive puts goods into stock.
 func (w *world) receive(sku string, n int64) {
 	w.t.Helper()
-	op := w.as("operator", "operator")
+	op := w.as("operator", auth.Operator)
 	req := &inventoryv1.ReceiveRequest{RequestId: uuid.Must(uuid.NewV7()).String(), Sku: sku, Quantity: n}
 	w.eventually(60*time.Second, "stock of "+sku+" is received", func() error {
 		_, err := op.stock.Receive(context.Background(), connect.NewRequest(req))

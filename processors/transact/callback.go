@@ -201,10 +201,24 @@ func (c *callbackContext) DeferCommit() func(error) {
 	return nil
 }
 
+// RecordContext is a goka.Context that has the input as it was read and takes headers in order: this package's, or that
+// of somebody who replays a callback.
+type RecordContext interface {
+	goka.Context
+	EmitWithHeaders(topic goka.Stream, key string, value any, headers []kgo.RecordHeader)
+	Record() *kgo.Record
+}
+
+func (c *callbackContext) EmitWithHeaders(topic goka.Stream, key string, value any, headers []kgo.RecordHeader) {
+	c.emit(topic, key, value, headers)
+}
+
+func (c *callbackContext) Record() *kgo.Record { return c.record }
+
 // Emit is ctx.Emit with headers in the order given, and without goka's map for each emit.
 func Emit(ctx goka.Context, topic goka.Stream, key string, value any, headers ...kgo.RecordHeader) {
-	if c, ok := ctx.(*callbackContext); ok {
-		c.emit(topic, key, value, headers)
+	if c, ok := ctx.(RecordContext); ok {
+		c.EmitWithHeaders(topic, key, value, headers)
 		return
 	}
 	byKey := goka.Headers{}
@@ -214,11 +228,11 @@ func Emit(ctx goka.Context, topic goka.Stream, key string, value any, headers ..
 	ctx.Emit(topic, key, value, goka.WithCtxEmitHeaders(byKey))
 }
 
-// Record is the input record as it was read, with its headers in order. Nil when ctx is not this package's (in goka's
+// Record is the input record as it was read, with its headers in order. Nil when ctx is no RecordContext (in goka's
 // tester, say). It must not be changed.
 func Record(ctx goka.Context) *kgo.Record {
-	if c, ok := ctx.(*callbackContext); ok {
-		return c.record
+	if c, ok := ctx.(RecordContext); ok {
+		return c.Record()
 	}
 	return nil
 }
