@@ -86,9 +86,12 @@ const (
 	fetchPartitionBytes = 512 << 10
 
 	maxBufferedEmits  = 100_000
-	defaultBatchBytes = 1_000_012        // what brokers take by default
-	maxCommitWait     = 30 * time.Second // a transaction that cannot be ended in this time ends its client
-	restartWaitMax    = 2 * time.Second
+	defaultBatchBytes = 1_000_012 // what brokers take by default
+	// franz-go looks for moved leaders and new topics no more often than this (its default: 5 s).
+	metadataMinAge = 250 * time.Millisecond
+
+	maxCommitWait  = 30 * time.Second // a transaction that cannot be ended in this time ends its client
+	restartWaitMax = 2 * time.Second
 )
 
 func (c Config) withDefaults() Config {

@@ -125,6 +125,7 @@ func (e *engine) clientOptions() []kgo.Opt {
 		kgo.HeartbeatInterval(e.cfg.SessionTimeout / 4),
 		kgo.Balancers(kgo.RangeBalancer()), // eager, and co-partitioned as goka needs it
 		kgo.BlockRebalanceOnPoll(),
+		kgo.MetadataMinAge(metadataMinAge),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),

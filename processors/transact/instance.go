@@ -177,8 +177,15 @@ func (i *Instance) options() []goka.ProcessorOption {
 	return []goka.ProcessorOption{
 		goka.WithLogger(gokaLogger{i.cfg.Logger}),
 		goka.WithPartitionChannelSize(claimBatches),
+		goka.WithContextWrapper(func(ctx goka.Context) goka.Context { return batchContext{ctx} }),
 	}
 }
+
+// batchContext marks the context of a batch. One that goka made otherwise was wrapped by the caller, for a record.
+type (
+	batchContext struct{ gokaContext }
+	gokaContext  = goka.Context // an embedded field of its own name would hide its method Context
+)
 
 // builders put the processor on this instance.
 func (i *Instance) builders() []goka.ProcessorOption {

@@ -26,7 +26,7 @@ func fresh(t testing.TB) string {
 
 func client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(brokers(t)...), kgo.RecordPartitioner(Partitioner())}, opts...)...)
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(brokers(t)...), kgo.RecordPartitioner(Partitioner()), kgo.MetadataMinAge(topicPoll)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -138,6 +138,9 @@ func (i *Instance) callback(in input) goka.ProcessCallback {
 func (c *claim) work(gctx goka.Context) {
 	batch := <-c.queue
 	e := c.session.engine
+	if _, ours := gctx.(batchContext); !ours {
+		e.fail(&failure{err: fmt.Errorf("%w: goka.WithContextWrapper", ErrUnsupported)})
+	}
 	c.context.startBatch(gctx, batch)
 	for _, r := range batch {
 		if e.failed.Load() != nil {
