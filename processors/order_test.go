@@ -226,6 +226,9 @@ func (tn *town) hear(t *testing.T, record *kgo.Record) {
 		r = tn.orders[m.OrderId]
 		r.step = m
 		heard = strings.TrimPrefix(m.Step.String(), "PAYMENT_STEP_")
+		if r.lacking(m) {
+			t.Errorf("%s: the payment worker would not take %v", r.name, m)
+		}
 	default:
 		m := decode(t, tn.PaymentDelays, record) // all delays carry the same message
 		r = tn.orders[m.OrderId]
@@ -238,6 +241,19 @@ func (tn *town) hear(t *testing.T, record *kgo.Record) {
 	}
 	tn.follow(t, r, heard)
 }
+
+// lacking says whether a request is without something that its step needs (see workers/payment).
+func (r *resident) lacking(m *paymentv1.PaymentRequest) bool {
+	switch m.Step {
+	case paymentv1.PaymentStep_PAYMENT_STEP_CREATE:
+		return m.AmountMinor != r.total() || m.CurrencyCode != "EUR" || m.PaymentMethod != "pm_card_visa" || m.UserId != "ann" || m.Email != "ann@example.com"
+	case paymentv1.PaymentStep_PAYMENT_STEP_REFUND:
+		return m.IntentId != "pi_"+r.id || m.AmountMinor != r.total() || m.RefundNumber != 1
+	}
+	return m.IntentId != "pi_"+r.id
+}
+
+func (r *resident) total() int64 { return 700 * int64(len(r.skus)) }
 
 func changeOf(e *orderv1.OrderEvent) string {
 	r := e.ProtoReflect()
@@ -269,7 +285,8 @@ func (tn *town) follow(t *testing.T, r *resident, heard string) {
 	case slices.Contains(r.skus, who):
 		tn.produce(t, tn.answerOf(r, who, says == "yes"))
 	case who != "cancel":
-		tn.produce(t, tn.resultOf(r, who))
+		result := tn.resultOf(r, who)
+		tn.produce(t, result, result) // the worker may say it twice: the second time is ignored
 	}
 }
 
@@ -301,7 +318,7 @@ func (c *cluster) answerOf(r *resident, sku string, yes bool) *kgo.Record {
 
 func (c *cluster) resultOf(r *resident, outcome string) *kgo.Record {
 	m := &paymentv1.PaymentResult{
-		OrderId: r.id, Step: r.step.Step, StepNumber: r.step.StepNumber, IntentId: "pi_" + r.id, CurrencyCode: "EUR", AmountMinor: 700 * int64(len(r.skus)),
+		OrderId: r.id, Step: r.step.Step, StepNumber: r.step.StepNumber, IntentId: "pi_" + r.id, CurrencyCode: "EUR", AmountMinor: r.total(),
 		Outcome: paymentv1.PaymentOutcome(paymentv1.PaymentOutcome_value["PAYMENT_OUTCOME_"+outcome]),
 	}
 	return c.PaymentResults.Record(m, topics.Fresh("/workers/payment", ""))
@@ -339,11 +356,11 @@ func (r *resident) checkMoney(t *testing.T) {
 		return
 	}
 	o := r.events[len(r.events)-1].GetOrder()
-	want := map[orderv1.OrderStatus]int64{orderv1.OrderStatus_ORDER_STATUS_PAID: 700 * int64(len(r.skus))}[o.GetStatus()]
+	want := map[orderv1.OrderStatus]int64{orderv1.OrderStatus_ORDER_STATUS_PAID: r.total()}[o.GetStatus()]
 	if kept := o.GetPayment().GetCharged().GetMinorUnits() - o.GetPayment().GetRefunded().GetMinorUnits(); kept != want {
 		t.Errorf("%s: %d kept, expected %d", r.name, kept, want)
 	}
-	if diff := cmp.Diff(fmt.Sprint(&typev1.Money{MinorUnits: 700 * int64(len(r.skus)), CurrencyCode: "EUR"}), fmt.Sprint(o.GetTotal())); diff != "" {
+	if diff := cmp.Diff(fmt.Sprint(&typev1.Money{MinorUnits: r.total(), CurrencyCode: "EUR"}), fmt.Sprint(o.GetTotal())); diff != "" {
 		t.Errorf("%s: total: %s", r.name, diff)
 	}
 }
@@ -351,9 +368,13 @@ func (r *resident) checkMoney(t *testing.T) {
 // checkForgotten: the table holds every order as its last event says, except those that were forgotten.
 func (tn *town) checkForgotten(t *testing.T) {
 	t.Helper()
-	log, err := audit.Read(t.Context(), tn.brokers, tn.OrderTable)
+	letters := tn.DeadLetters(topics.OrderGroup)
+	log, err := audit.Read(t.Context(), tn.brokers, tn.OrderTable, letters)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, r := range log.All(letters) {
+		t.Errorf("dead letter: %s", topics.Header(r, topics.HeaderDLQMessage))
 	}
 	kept := log.Last(tn.OrderTable)
 	for id, r := range tn.orders {
