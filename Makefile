@@ -39,7 +39,7 @@ $(PROTO):
 
 generate: $(PROTO) ## Write internal/gen and the descriptor set from schemas/proto.
 	$(BUF) generate
-	$(BUF) build schemas/proto --as-file-descriptor-set -o schemas/descriptors.binpb
+	$(BUF) build schemas/proto --as-file-descriptor-set --exclude-source-info -o schemas/descriptors.binpb
 
 generated: generate
 	@test -z "$$(git status --porcelain -- internal/gen schemas)" || { echo "make generate changes the tree: commit what it wrote"; git status --short -- internal/gen schemas; exit 1; }

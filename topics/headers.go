@@ -91,10 +91,13 @@ func CauseOf(r *kgo.Record) Cause {
 // Headers are the headers of a record of this topic about the aggregate `subject`. Their values share one piece of
 // memory: two allocations for a dozen headers, on the way of every record.
 func (t Topic) Headers(subject string, s Stamp) []kgo.RecordHeader {
-	h := headers{list: make([]kgo.RecordHeader, 0, 12), values: make([]byte, 0, 384)}
+	const rest = 100 // at most: version, time, content type, partition and offset
+	typ := t.Type()
+	n := len(s.ID) + len(typ) + len(s.Source) + len(subject) + len(s.TraceParent) + len(s.Cause.ID) + len(s.Cause.Topic) + rest
+	h := headers{list: make([]kgo.RecordHeader, 0, 12), values: make([]byte, 0, n)}
 	h.add(HeaderSpecVersion, "1.0")
 	h.add(HeaderID, s.ID)
-	h.add(HeaderType, t.Type())
+	h.add(HeaderType, typ)
 	h.add(HeaderSource, s.Source)
 	h.add(HeaderSubject, subject)
 	h.values = s.Time.UTC().AppendFormat(h.values, time.RFC3339Nano)
@@ -126,8 +129,7 @@ func (h *headers) add(key, value string) {
 	h.end(key)
 }
 
-// end makes what was appended since the last header the value of the next. A list that has outgrown its memory goes on
-// in another; the earlier values stay where they are.
+// end makes what was appended since the last header the value of the next.
 func (h *headers) end(key string) {
 	n := len(h.values)
 	h.list = append(h.list, kgo.RecordHeader{Key: key, Value: h.values[h.begun:n:n]})

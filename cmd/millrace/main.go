@@ -53,6 +53,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(upCommand(), orderCommand(), stockCommand(), tokenCommand(), stackCommand(), prepareCommand(), serveCommand(), gatewayCommand())
+	root.AddCommand(upCommand(), orderCommand(), stockCommand(), tokenCommand(), stackCommand(), prepareCommand(), topicsCommand(), serveCommand(), gatewayCommand())
 	return root
 }
