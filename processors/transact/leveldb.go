@@ -11,6 +11,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/filter"
 	"github.com/syndtr/goleveldb/leveldb/iterator"
 	"github.com/syndtr/goleveldb/leveldb/opt"
+	levelfiles "github.com/syndtr/goleveldb/leveldb/storage"
 	"github.com/syndtr/goleveldb/leveldb/util"
 )
 
@@ -18,6 +19,7 @@ import (
 // the offset. Writes are not synced: a machine that loses power loses the latest batches whole, with their offset, and
 // reads them back from Kafka.
 type levelStore struct {
+	files levelfiles.Storage
 	db    *leveldb.DB
 	batch leveldb.Batch
 	key   []byte // reused by apply, which has one caller at a time
@@ -36,14 +38,20 @@ const (
 
 func openLevelStore(dir, topic string, partition int32) (*levelStore, error) {
 	path := filepath.Join(dir, fmt.Sprintf("%s.%d", topic, partition))
-	db, err := leveldb.OpenFile(path, &opt.Options{
-		WriteBuffer: levelWriteBuffer,
-		Filter:      filter.NewBloomFilter(bloomBits),
-	})
+	files, err := levelfiles.OpenFile(path, false)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrStore, path, err)
 	}
-	return &levelStore{db: db}, nil
+	s, err := openLevelStoreOn(files)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrStore, path, err), files.Close())
+	}
+	return s, nil
+}
+
+func openLevelStoreOn(files levelfiles.Storage) (*levelStore, error) {
+	db, err := leveldb.Open(files, &opt.Options{WriteBuffer: levelWriteBuffer, Filter: filter.NewBloomFilter(bloomBits)})
+	return &levelStore{db: db, files: files}, err
 }
 
 func (s *levelStore) get(key string) ([]byte, error) {
@@ -93,18 +101,33 @@ func (s *levelStore) iterator(start, limit []byte) (storage.Iterator, error) {
 	case len(start) > 0:
 		r = *util.BytesPrefix(prefixed(start))
 	}
-	return &levelIterator{s.db.NewIterator(&r, &opt.ReadOptions{DontFillCache: true})}, nil
+	return &levelIterator{it: s.db.NewIterator(&r, &opt.ReadOptions{DontFillCache: true})}, nil
 }
 
 func prefixed(key []byte) []byte { return append([]byte{valuePrefix}, key...) }
 
-func (s *levelStore) close() error { return s.db.Close() }
+func (s *levelStore) close() error { return errors.Join(s.db.Close(), s.files.Close()) }
 
-type levelIterator struct{ it iterator.Iterator }
+type levelIterator struct {
+	it     iterator.Iterator
+	sought bool
+}
 
-func (i *levelIterator) Next() bool             { return i.it.Next() }
+// Next stays where a Seek has gone, once: goka says that it moves onto the pair that was sought.
+func (i *levelIterator) Next() bool {
+	if i.sought {
+		i.sought = false
+		return i.it.Valid()
+	}
+	return i.it.Next()
+}
+
 func (i *levelIterator) Err() error             { return i.it.Error() }
 func (i *levelIterator) Key() []byte            { return i.it.Key()[1:] }
 func (i *levelIterator) Value() ([]byte, error) { return i.it.Value(), nil }
 func (i *levelIterator) Release()               { i.it.Release() }
-func (i *levelIterator) Seek(key []byte) bool   { return i.it.Seek(prefixed(key)) }
+
+func (i *levelIterator) Seek(key []byte) bool {
+	i.sought = true
+	return i.it.Seek(prefixed(key))
+}

@@ -1,0 +1,186 @@
+package transact
+
+import (
+	"fmt"
+	"maps"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/lovoo/goka/storage"
+	levelfiles "github.com/syndtr/goleveldb/leveldb/storage"
+	"pgregory.net/rapid"
+)
+
+// twin is the second, dumb model of a table: two whole maps.
+type twin struct {
+	open, committed map[string]string
+	offset          int64
+}
+
+// Any sequence of reads, writes, commits, aborts and reopenings answers as two maps would, whatever the cache forgets:
+// callbacks see their own writes, everybody else what is committed.
+func TestTableAgainstTwoMaps(t *testing.T) {
+	for name, open := range map[string]func(b backend) backend{
+		"leveldb": func(b backend) backend {
+			files := levelfiles.NewMemStorage()
+			if b != nil {
+				files = b.(*levelStore).files
+			}
+			s, err := openLevelStoreOn(files)
+			if err != nil {
+				panic(err)
+			}
+			return s
+		},
+		"memory": func(b backend) backend {
+			if b == nil {
+				return newMemoryStore()
+			}
+			return b
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(rt *rapid.T) {
+				b := open(nil)
+				tab := newTable(b, "t", 0, rapid.SampledFrom([]int{0, 400, 1 << 20}).Draw(rt, "cache"))
+				m := &twin{open: map[string]string{}, committed: map[string]string{}, offset: noOffset}
+				key := rapid.SampledFrom([]string{"", "a", "ab", "b", "offset", "v", "\xff"})
+				rt.Repeat(map[string]func(*rapid.T){
+					"put": func(rt *rapid.T) {
+						k, v := key.Draw(rt, "key"), rapid.StringN(0, 5, -1).Draw(rt, "value")
+						tab.put(k, []byte(v))
+						m.open[k] = v
+					},
+					"delete": func(rt *rapid.T) {
+						k := key.Draw(rt, "key")
+						tab.put(k, nil)
+						delete(m.open, k)
+					},
+					"commit": func(rt *rapid.T) {
+						if len(tab.dirty) > 0 {
+							m.offset++
+							tab.produced(m.offset)
+						}
+						must(t, "commit", tab.commit)
+						m.committed = maps.Clone(m.open)
+					},
+					"abort": func(rt *rapid.T) {
+						tab.produced(m.offset + 100)
+						tab.rollback()
+						m.open = maps.Clone(m.committed)
+					},
+					"reopen": func(rt *rapid.T) {
+						tab.rollback()
+						m.open = maps.Clone(m.committed)
+						must(t, "close", tab.Close)
+						b = open(b)
+						tab = newTable(b, "t", 0, 400)
+					},
+					"": func(rt *rapid.T) { m.check(rt, tab) },
+				})
+				must(t, "close", tab.Close)
+			})
+		})
+	}
+}
+
+func (m *twin) check(rt *rapid.T, tab *table) {
+	for _, k := range []string{"", "a", "ab", "b", "offset", "v", "\xff", "none"} {
+		got, err := tab.value(k)
+		want, has := m.open[k]
+		if err != nil || has != (got != nil) || string(got) != want {
+			rt.Fatalf("callback sees %q=%q (%v), want %q (%v)", k, got, err, want, has)
+		}
+		got, err = tab.Get(k)
+		want, has = m.committed[k]
+		if err != nil || has != (got != nil) || string(got) != want {
+			rt.Fatalf("others see %q=%q (%v), want %q (%v)", k, got, err, want, has)
+		}
+		if h, _ := tab.Has(k); h != has {
+			rt.Fatalf("has %q: %v", k, h)
+		}
+	}
+	if o, err := tab.GetOffset(noOffset); err != nil || o != m.offset {
+		rt.Fatalf("offset %d (%v), want %d", o, err, m.offset)
+	}
+	all, _ := tab.Iterator()
+	wantWalk(rt, all, m.committed, func(string) bool { return true })
+	prefix, _ := tab.IteratorWithRange([]byte("a"), nil)
+	wantWalk(rt, prefix, m.committed, func(k string) bool { return strings.HasPrefix(k, "a") })
+	span, _ := tab.IteratorWithRange([]byte("ab"), []byte("v"))
+	wantWalk(rt, span, m.committed, func(k string) bool { return k >= "ab" && k < "v" })
+}
+
+func wantWalk(rt *rapid.T, it storage.Iterator, of map[string]string, in func(string) bool) {
+	defer it.Release()
+	var want, got []string
+	for k, v := range of {
+		if in(k) {
+			want = append(want, k+"="+v)
+		}
+	}
+	sort.Strings(want)
+	for it.Next() {
+		v, err := it.Value()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		got = append(got, string(it.Key())+"="+string(v))
+	}
+	if it.Err() != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		rt.Fatalf("walk %q (%v), want %q", got, it.Err(), want)
+	}
+}
+
+// What is read back from a changelog is there in whole batches, each with its offset: a crash in the middle reads on from
+// the last batch.
+func TestReadingBackIsBatched(t *testing.T) {
+	dir := t.TempDir()
+	b, err := openLevelStore(dir, "t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab := newTable(b, "t", 0, 0)
+	for i := range 10 {
+		must(t, "set", func() error { return tab.Set(fmt.Sprint(i), []byte("v")) })
+		must(t, "offset", func() error { return tab.SetOffset(int64(i)) })
+	}
+	if _, stored, _ := b.offset(); stored {
+		t.Fatal("a batch is written before it is full")
+	}
+	if o, _ := tab.GetOffset(noOffset); o != 9 {
+		t.Fatalf("read to %d", o)
+	}
+	must(t, "recovered", tab.MarkRecovered)
+	if o, _, _ := b.offset(); o != 9 {
+		t.Fatalf("stored %d", o)
+	}
+	must(t, "set", func() error { return tab.Set("x", []byte("y")) })
+	must(t, "offset", func() error { return tab.SetOffset(10) })
+	if v, _ := tab.Get("x"); string(v) != "y" { // a view follows at once
+		t.Fatalf("x is %q", v)
+	}
+	must(t, "close", tab.Close)
+}
+
+func TestSeek(t *testing.T) {
+	level, err := openLevelStore(t.TempDir(), "t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer level.close()
+	for name, b := range map[string]backend{"leveldb": level, "memory": newMemoryStore()} {
+		must(t, "apply", func() error {
+			return b.apply([]write{{"a", []byte("1")}, {"c", []byte("2")}, {"d", []byte("3")}}, 1)
+		})
+		it, _ := b.iterator(nil, nil)
+		if it.Seek([]byte("e")) || it.Next() {
+			t.Errorf("%s: something after the end", name)
+		}
+		if !it.Seek([]byte("b")) || !it.Next() || string(it.Key()) != "c" || !it.Next() || string(it.Key()) != "d" {
+			t.Errorf("%s: not c and d after b", name)
+		}
+		it.Release()
+	}
+}
