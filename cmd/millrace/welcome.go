@@ -111,7 +111,7 @@ func (c *client) knownSKUs(ctx context.Context) (map[string]bool, error) {
 			return nil, err
 		}
 		for _, s := range res.Msg.GetStocks() {
-			known[s.GetSku()] = true
+			known[s.GetSku()] = s.GetStockVersion() > 0 // 0: in the catalogue, and never received
 		}
 		if req.PageToken = res.Msg.GetNextPageToken(); req.PageToken == "" {
 			return known, nil
