@@ -78,7 +78,12 @@ type belt struct {
 
 func newBelt(t *testing.T, till *till) *belt {
 	t.Helper()
-	b := &belt{till: till, brokers: localtest.Kafka(t), table: tableOf(localtest.Prefix(t))}
+	return newBeltOn(t, till, localtest.Kafka(t))
+}
+
+func newBeltOn(t *testing.T, till *till, brokers []string) *belt {
+	t.Helper()
+	b := &belt{till: till, brokers: brokers, table: tableOf(localtest.Prefix(t))}
 	var cancel context.CancelFunc
 	b.ctx, cancel = context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)

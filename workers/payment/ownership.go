@@ -90,18 +90,22 @@ func (w *Worker) commitAlong(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			w.commit(nil)
+			if !w.commit(nil) {
+				tick.Reset(patience) // Kafka is away: no need to say so ten times a second
+				continue
+			}
+			tick.Reset(commitEvery)
 		}
 	}
 }
 
-// commit commits the finished prefixes of these partitions, or of all that stay.
-func (w *Worker) commit(these []*partition) {
+// commit commits the finished prefixes of these partitions, or of all that stay, and says whether Kafka could be asked.
+func (w *Worker) commit(these []*partition) bool {
 	w.commits.Lock()
 	defer w.commits.Unlock()
 	offsets, moved := w.finished(these)
 	if len(offsets) == 0 {
-		return
+		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -111,16 +115,18 @@ func (w *Worker) commit(these []*partition) {
 		err = w.send(ctx, offsets)
 	}
 	if err == nil {
-		return
+		return true
 	}
 	w.again(moved)
 	switch {
 	case errors.Is(err, kerr.RebalanceInProgress):
+		return true
 	case errors.Is(err, kerr.FencedInstanceID):
 		w.stop(fmt.Errorf("%w: %w", ErrFenced, err))
 	default:
 		w.cfg.Log.Warn("payment: commit", "error", err)
 	}
+	return false
 }
 
 func (w *Worker) send(ctx context.Context, offsets map[int32]kgo.EpochOffset) (failed error) {

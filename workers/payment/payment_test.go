@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	paymentv1 "github.com/millrace/millrace/internal/gen/shop/payment/v1"
+	"github.com/millrace/millrace/internal/local"
+	"github.com/millrace/millrace/internal/local/localtest"
 	simulator "github.com/millrace/millrace/internal/simulators/gateway"
 	"github.com/millrace/millrace/topics"
 )
@@ -269,6 +271,48 @@ func TestRebalances(t *testing.T) {
 	b.settled()
 	t.Logf("%d results, %d of them again", len(shop.results.all), shop.repeats)
 	shop.compareWithLedger()
+}
+
+// The broker is killed while results are on their way. The test's own writes wait until it is back.
+func TestBrokerKilled(t *testing.T) {
+	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
+	till := openTill(t, func(s *simulator.Settings) { s.Latency = 5 * time.Millisecond })
+	b := newBeltOn(t, till, stack.Kafka())
+	_, done := b.worker(0)
+	requests := map[string]*paymentv1.PaymentRequest{}
+	results := b.reader(b.table.PaymentResults.Name)
+	for range 2 {
+		var some []*paymentv1.PaymentRequest
+		for range 200 {
+			r := b.order("pm_card_visa").request(doCreate)
+			requests[r.OrderId] = r
+			some = append(some, r)
+		}
+		b.ask(some...)
+		results.atLeast(len(requests) - 180)
+		if err := stack.Broker(0).Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		if err := stack.Broker(0).Start(b.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.settled()
+	answered := map[string]bool{}
+	results.until(func() bool {
+		for _, r := range results.all {
+			answered[string(r.Key)] = true
+		}
+		return len(answered) == len(requests)
+	})
+	if n := len(till.sim.Ledger().PaymentIntents); n != len(requests) {
+		t.Errorf("%d intents of %d orders", n, len(requests))
+	}
+	select {
+	case err := <-done:
+		t.Errorf("the worker has ended: %v", err)
+	default:
+	}
 }
 
 func TestPoison(t *testing.T) {

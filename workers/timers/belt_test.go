@@ -79,7 +79,12 @@ type belt struct {
 
 func newBelt(t *testing.T) *belt {
 	t.Helper()
-	b := &belt{t: t, brokers: localtest.Kafka(t), table: tableOf(localtest.Prefix(t))}
+	return newBeltOn(t, localtest.Kafka(t))
+}
+
+func newBeltOn(t *testing.T, brokers []string) *belt {
+	t.Helper()
+	b := &belt{t: t, brokers: brokers, table: tableOf(localtest.Prefix(t))}
 	var cancel context.CancelFunc
 	b.ctx, cancel = context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	orderv1 "github.com/millrace/millrace/internal/gen/shop/order/v1"
+	"github.com/millrace/millrace/internal/local"
+	"github.com/millrace/millrace/internal/local/localtest"
 	"github.com/millrace/millrace/topics"
 )
 
@@ -125,6 +127,32 @@ func TestZombie(t *testing.T) {
 		b.settled(poll)
 	}
 	b.once(b.settled(poll), set)
+}
+
+// The broker is killed in the middle of it, and stays away for a while.
+func TestBrokerKilled(t *testing.T) {
+	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
+	b := newBeltOn(t, stack.Kafka())
+	_, done := b.worker(0)
+	set := 0
+	for range 2 {
+		b.set(b.timers(poll, set, 300)...)
+		b.set(b.timers(retry, set, 300)...)
+		set += 300
+		b.arrivals(b.table.OrderTimeouts.Name, atLeast(2*set-300)) // the polls of this round are gone, or about to go
+		if err := stack.Broker(0).Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		if err := stack.Broker(0).Start(b.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.once(b.settled(poll, retry), 2*set)
+	select {
+	case err := <-done:
+		t.Errorf("the worker has ended: %v", err)
+	default:
+	}
 }
 
 // Instances come and go in order: no timer is lost or doubled.
