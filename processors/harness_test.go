@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -29,11 +30,12 @@ type cluster struct {
 	brokers []string
 	admin   *kadm.Client
 	client  *kgo.Client
+	metrics *prometheus.Registry
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{brokers: localtest.Kafka(t), Table: topics.New(topics.Options{Prefix: localtest.Prefix(t), Partitions: partitions})}
+	c := &cluster{metrics: prometheus.NewRegistry(), brokers: localtest.Kafka(t), Table: topics.New(topics.Options{Prefix: localtest.Prefix(t), Partitions: partitions})}
 	var err error
 	if c.admin, err = topics.NewAdmin(c.brokers); err != nil {
 		t.Fatal(err)
@@ -54,7 +56,8 @@ func newCluster(t *testing.T) *cluster {
 func (c *cluster) start(t *testing.T, group, dir string) (stop func()) {
 	t.Helper()
 	p, err := processors.New(processors.Config{
-		Brokers: c.brokers, Topics: c.Table, Group: group, DataDir: dir, CommitInterval: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Brokers: c.brokers, Topics: c.Table, Group: group, DataDir: dir, CommitInterval: 20 * time.Millisecond,
+		Log: slog.New(slog.DiscardHandler), Metrics: c.metrics,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -141,6 +144,25 @@ func (c *cluster) read(t *testing.T, topic topics.Topic, n int) []*kgo.Record {
 	}
 	slices.SortStableFunc(records, func(a, b *kgo.Record) int { return int(a.Partition - b.Partition) })
 	return records
+}
+
+// deadLetters is how many of a reason were counted.
+func (c *cluster) deadLetters(t *testing.T, reason topics.Reason) (n float64) {
+	t.Helper()
+	families, err := c.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if f.GetName() == "millrace_processor_dead_letters_total" && l.GetValue() == string(reason) {
+					n += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return n
 }
 
 // place is where a record is, as its outcome's headers name it.

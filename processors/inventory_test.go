@@ -176,6 +176,9 @@ func TestInventoryDeadLettersPoison(t *testing.T) {
 	c := newCluster(t)
 	c.start(t, topics.InventoryGroup, t.TempDir())
 	c.checkPoison(t)
+	if n := c.deadLetters(t, topics.Impossible); n < 1 { // more if its transaction was repeated
+		t.Errorf("the impossible command was not counted")
+	}
 }
 
 func (c *cluster) checkPoison(t *testing.T) {

@@ -101,7 +101,7 @@ func (c Config) folder() string {
 // countRefusals counts dead letters by reason. IMPOSSIBLE is the one to be alarmed by: one of our processors has a bug.
 func countRefusals(m prometheus.Registerer, group string, ordinal int) (count func(topics.Reason), release func(), err error) {
 	letters := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "millrace_dead_letters_total", Help: "Records that a group could not take, by reason; again if their transaction was repeated.",
+		Name: "millrace_processor_dead_letters_total", Help: "Records that a group could not take, by reason; again if their transaction was repeated.",
 		ConstLabels: prometheus.Labels{"group": group, "ordinal": strconv.Itoa(ordinal)},
 	}, []string{"reason"})
 	if m == nil {
