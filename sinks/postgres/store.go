@@ -90,6 +90,7 @@ func (s *Store) Write(ctx context.Context, b sinks.Batch) error {
 	statements := fold(b).statements()
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var batch pgx.Batch
+		batch.Queue(planByIndex)
 		batch.Queue(movePositions, s.positionArgs(b)...).Exec(func(moved pgconn.CommandTag) error {
 			if moved.RowsAffected() != int64(len(b)) {
 				return sinks.ErrMoved
@@ -109,6 +110,10 @@ func (s *Store) Write(ctx context.Context, b sinks.Batch) error {
 	}
 	return fmt.Errorf("postgres: write: %w", err)
 }
+
+// planByIndex keeps the statements to index look-ups. They are planned once, when the tables are empty and reading them
+// whole looks cheap, and the plans are kept while the tables grow.
+const planByIndex = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 
 const movePositions = `UPDATE sink_offsets o SET next_offset = m.past
 	FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS m (topic, partition, first, past)
