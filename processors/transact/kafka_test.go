@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -162,4 +163,12 @@ func lag(t testing.TB, adm *kadm.Client, group, topic string) int64 {
 	return n
 }
 
-func brokers(t testing.TB) []string { return localtest.Kafka(t) }
+// ownBrokers are those of tests that hurt theirs, by the tests' names.
+var ownBrokers sync.Map
+
+func brokers(t testing.TB) []string {
+	if own, ok := ownBrokers.Load(t.Name()); ok {
+		return own.([]string)
+	}
+	return localtest.Kafka(t)
+}
