@@ -22,6 +22,8 @@ func startKafkaStandIn(b *builder, why *MissingError) (started, error) {
 	fake, err := kfake.NewCluster(
 		kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(filepath.Join(b.Dir, "kfake")),
 		kfake.GroupMinSessionTimeout(500*time.Millisecond),
+		// As kafka.properties: the place of a group that is away is kept. The roles refuse to start without it.
+		kfake.BrokerConfigs(map[string]string{"offsets.retention.minutes": "2147483647"}),
 	)
 	if err != nil {
 		return started{}, fmt.Errorf("kfake: %w", err)
