@@ -17,6 +17,7 @@ import (
 	orderv1 "github.com/millrace/millrace/internal/gen/shop/order/v1"
 	paymentv1 "github.com/millrace/millrace/internal/gen/shop/payment/v1"
 	typev1 "github.com/millrace/millrace/internal/gen/shop/type/v1"
+	"github.com/millrace/millrace/processors"
 	"github.com/millrace/millrace/topics"
 )
 
@@ -94,12 +95,6 @@ var ways = map[string]way{
 		stock: "reserve TEA",
 	},
 	"never placed": {on: map[string]string{}, wants: []string{"command_refused UNSPECIFIED"}},
-	"forgotten": {
-		skus:  []string{"TEA"},
-		on:    map[string]string{"reserve TEA": "TEA no", "timer FORGET": "due FORGET"},
-		wants: []string{"placed RESERVING", "line_refused REJECTED"},
-		stock: "reserve TEA",
-	},
 }
 
 // town plays the SKUs, the gateway, the clock and the clients of many orders, on the log.
@@ -163,7 +158,7 @@ func TestOrdersGoTheirWays(t *testing.T) {
 		events += len(r.wants)
 	}
 	c.read(t, c.OrderEvents.Topic, events)
-	tn.checkForgotten(t)
+	c.checkProof(t, topics.OrderGroup)
 }
 
 // live listens to the processor and answers, until every order has the events that it should have.
@@ -365,28 +360,54 @@ func (r *resident) checkMoney(t *testing.T) {
 	}
 }
 
-// checkForgotten: the table holds every order as its last event says, except those that were forgotten.
-func (tn *town) checkForgotten(t *testing.T) {
+// checkProof decides the whole log again and compares. Nothing may be dead-lettered.
+func (c *cluster) checkProof(t *testing.T, group string) {
 	t.Helper()
-	letters := tn.DeadLetters(topics.OrderGroup)
-	log, err := audit.Read(t.Context(), tn.brokers, tn.OrderTable, letters)
+	r, err := processors.NewReplay(c.Table, group)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range log.All(letters) {
-		t.Errorf("dead letter: %s", topics.Header(r, topics.HeaderDLQMessage))
+	g := audit.Group{
+		Name: group, Inputs: r.Inputs(), Events: r.Events(), Outputs: r.Outputs(), Table: r.Table(), MayBeSilent: r.MayBeSilent(), Decide: r.Decide,
 	}
-	kept := log.Last(tn.OrderTable)
-	for id, r := range tn.orders {
-		record := kept[id]
-		switch {
-		case len(r.skus) == 0 && record != nil:
-			t.Errorf("%s: kept", r.name)
-		case r.name == "forgotten" && (record == nil || record.Value != nil):
-			t.Errorf("%s: no tombstone", r.name)
-		case len(r.skus) > 0 && r.name != "forgotten" && (record == nil || record.Value == nil):
-			t.Errorf("%s: not kept", r.name)
-		}
+	log, err := audit.Read(t.Context(), c.brokers, slices.Concat(g.Inputs, g.Outputs, []topics.Topic{g.Table})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proof := audit.Prove(log, g); !proof.OK() || proof.DeadLetters > 0 || proof.Silent == 0 {
+		t.Error(proof.String())
+	}
+}
+
+// TestOrderIsForgotten: a final order leaves the table when its time is up, and is then like one that never was.
+func TestOrderIsForgotten(t *testing.T) {
+	c := newCluster(t)
+	c.start(t, topics.OrderGroup, t.TempDir())
+	r := &resident{way: ways["sold"], id: uuid.NewString(), request: uuid.NewString()}
+	c.produce(t, c.placeOf(r, 1), c.cancelOf(r), c.cancelOf(r))
+	c.read(t, c.OrderEvents.Topic, 3) // the SKUs may answer now: topics have no common order
+	c.produce(t, c.answerOf(r, "TEA", true), c.answerOf(r, "CUP", false))
+	forget := decode(t, c.ForgetDelays, c.read(t, c.ForgetDelays.Topic, 1)[0])
+	c.produce(t, c.OrderTimeouts.Record(forget, topics.Fresh("/workers/timers", "")))
+	c.processed(t, topics.OrderGroup)
+	c.produce(t, c.cancelOf(r), c.resultOf(&resident{id: r.id, step: &paymentv1.PaymentRequest{Step: paymentv1.PaymentStep_PAYMENT_STEP_POLL, StepNumber: 1}}, "PENDING"))
+	c.processed(t, topics.OrderGroup)
+
+	events := c.read(t, c.OrderEvents.Topic, 6)
+	last := decode(t, c.OrderEvents, events[5])
+	if last.Version != 0 || last.GetOrder() != nil || last.GetCommandRefused().GetReason() != orderv1.OrderReason_ORDER_REASON_NOT_FOUND {
+		t.Errorf("a cancel of a forgotten order: %v", last)
+	}
+	letter := c.read(t, c.DeadLetters(topics.OrderGroup), 1)[0]
+	if got := topics.Header(letter, topics.HeaderDLQReason); got != string(topics.UnknownOrder) {
+		t.Errorf("a result for a forgotten order: %s", got)
+	}
+	log, err := audit.Read(t.Context(), c.brokers, c.OrderTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept := log.Last(c.OrderTable)[r.id]; kept == nil || kept.Value != nil {
+		t.Error("no tombstone in the table")
 	}
 }
 
@@ -433,6 +454,7 @@ func TestOrderDeadLettersPoison(t *testing.T) {
 	c.start(t, topics.OrderGroup, t.TempDir())
 	r := &resident{way: ways["sold"], id: uuid.NewString(), request: uuid.NewString(), step: &paymentv1.PaymentRequest{Step: paymentv1.PaymentStep_PAYMENT_STEP_CREATE, StepNumber: 1}}
 	c.produce(t, c.placeOf(r, 1))
+	c.processed(t, topics.OrderGroup) // topics have no common order
 	sent := map[string]*kgo.Record{}
 	reasons := map[string]topics.Reason{}
 	post := func(record *kgo.Record, reason topics.Reason) {
@@ -464,6 +486,7 @@ func TestOrderDeadLettersPoison(t *testing.T) {
 		p.record.Partition = topics.Partition(p.record.Key, partitions)
 		post(p.record, p.reason)
 	}
+	c.processed(t, topics.OrderGroup)
 	c.produce(t, c.answerOf(r, "TEA", true), c.answerOf(r, "CUP", true))
 	c.processed(t, topics.OrderGroup)
 	c.checkLetters(t, topics.OrderGroup, sent, reasons)
