@@ -34,6 +34,9 @@ import (
 	"github.com/millrace/millrace/topics"
 )
 
+// compressFrom is the size from which an answer is compressed for clients that like it: a page, not an order.
+const compressFrom = 4 << 10
+
 // Config is all that the API needs to know.
 type Config struct {
 	Brokers  []string
@@ -125,6 +128,7 @@ func (s *Server) assemble() error {
 	around := &interceptor{log: s.cfg.Log, metrics: m, validate: validator}
 	options := []connect.HandlerOption{
 		connect.WithReadMaxBytes(requestBytesMax),
+		connect.WithCompressMinBytes(compressFrom),
 		connect.WithInterceptors(around),
 		connect.WithRecover(around.panicked),
 	}

@@ -314,12 +314,12 @@ func TestNoOutcomeInTime(t *testing.T) {
 	defer cancel()
 	ask := buy(line("CUP-BLUE", 1))
 	_, err := ada.PlaceOrder(short, connect.NewRequest(ask))
+	waiting(t, d, 0) // nothing is left behind for a call that has gone
 	s.played.pause.Unlock()
 	r := refusalOf(err)
 	if r.code != connect.CodeDeadlineExceeded || r.reason != "OUTCOME_PENDING" || r.metadata["order_id"] == "" {
 		t.Fatalf("answered %v %+v", err, r)
 	}
-	waiting(t, d, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	res, err := ada.PlaceOrder(ctx, connect.NewRequest(ask))

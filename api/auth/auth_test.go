@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -113,6 +114,31 @@ func TestRefusals(t *testing.T) {
 				t.Fatalf("verified as %+v, %v; want %s", who, err, c.want)
 			}
 		})
+	}
+}
+
+// TestAGoodTokenExpires although its signature is remembered.
+func TestAGoodTokenExpires(t *testing.T) {
+	keys := open(t, t.TempDir())
+	token, err := keys.Sign(Caller{User: "ada", Roles: []Role{Customer}}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Verify(token); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(token))
+	if c, ok := keys.verified(sum, time.Now().Add(59*time.Minute)); !ok || c.User != "ada" {
+		t.Errorf("remembered as %+v, %t", c, ok)
+	}
+	if c, ok := keys.verified(sum, time.Now().Add(time.Hour)); ok {
+		t.Errorf("still good: %+v", c)
+	}
+	for i := range 2 * goodTokensMax {
+		keys.keep([sha256.Size]byte{byte(i), byte(i >> 8)}, good{})
+	}
+	if len(keys.good) > goodTokensMax {
+		t.Errorf("%d tokens are remembered", len(keys.good))
 	}
 }
 

@@ -22,6 +22,8 @@ const (
 	privateSuffix = ".private.pem"
 	// clockGrain is how far a file's time may lie behind the clock.
 	clockGrain = time.Second
+	// goodTokensMax bounds the tokens whose signatures are remembered.
+	goodTokensMax = 4096
 )
 
 var errUnknownKey = errors.New("no such key")
@@ -34,6 +36,13 @@ type Keys struct {
 	mu      sync.Mutex
 	known   map[string]ed25519.PublicKey // by key ID
 	scanned time.Time
+	good    map[[sha256.Size]byte]good // by the token's hash
+}
+
+// good is what a verified token said.
+type good struct {
+	caller Caller
+	until  time.Time
 }
 
 // Open reads the folder's public keys. It may be empty or missing: a token of a key that comes later is looked up
@@ -43,6 +52,22 @@ func Open(dir string) (*Keys, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k, k.scan()
+}
+
+func (k *Keys) verified(sum [sha256.Size]byte, at time.Time) (Caller, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g, ok := k.good[sum]
+	return g.caller, ok && at.Before(g.until)
+}
+
+func (k *Keys) keep(sum [sha256.Size]byte, g good) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.good) >= goodTokensMax {
+		clear(k.good)
+	}
+	k.good[sum] = g
 }
 
 // public is the verifying key of this ID. The ID comes from the token, so it never becomes a path.
@@ -88,7 +113,7 @@ func (k *Keys) scan() error {
 		}
 		known[keyID(public)] = public
 	}
-	k.known = known
+	k.known, k.good = known, map[[sha256.Size]byte]good{}
 	return nil
 }
 
