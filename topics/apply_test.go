@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/internal/local/localtest"
@@ -201,5 +202,22 @@ func TestApplyByTwoAtOnce(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestOffsetsThatExpireAreNamed(t *testing.T) {
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1)) // its brokers forget after a week, as Kafka's do by default
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	adm, err := topics.NewAdmin(fake.ListenAddrs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer adm.Close()
+	_, err = topics.Apply(t.Context(), adm, table, topics.Cluster{})
+	if err == nil || !strings.Contains(err.Error(), "broker 0: offsets.retention.minutes is 10080") {
+		t.Fatalf("offsets may expire, and nobody says so: %v", err)
 	}
 }
