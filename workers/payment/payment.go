@@ -254,9 +254,7 @@ func rejectionOf(err error) topics.Rejection {
 func (w *Worker) run(lane string, t task) {
 	for {
 		if w.begin(t) {
-			done := w.carryOut(t)
-			<-w.slots
-			w.finish(t, done)
+			w.finish(t, w.carryOut(t))
 		} else {
 			w.discard()
 		}
@@ -270,26 +268,6 @@ func (w *Worker) run(lane string, t task) {
 		t, w.lanes[lane] = waiting[0], waiting[1:]
 		w.mu.Unlock()
 	}
-}
-
-// carryOut says whether the task is done: its answer is in the log. Otherwise its partition is going away, and the next
-// owner does it.
-func (w *Worker) carryOut(t task) bool {
-	answer := w.deadLetter(t)
-	if t.request != nil {
-		res, err := w.step(t)
-		if err != nil {
-			return false
-		}
-		answer = w.cfg.Topics.PaymentResults.Record(res, topics.By(source, topics.CauseOf(t.record), res.OrderId, 0))
-	}
-	if err := w.client.ProduceSync(t.partition.ctx, answer).FirstErr(); err != nil {
-		if t.partition.ctx.Err() == nil {
-			w.stop(fmt.Errorf("answer %s/%d@%d: %w", t.record.Topic, t.record.Partition, t.record.Offset, err))
-		}
-		return false
-	}
-	return true
 }
 
 // begin takes a slot, unless the partition is leaving.
@@ -310,6 +288,35 @@ func (w *Worker) begin(t task) bool {
 	return true
 }
 
+// carryOut says whether the task is done: its answer is in the log. Otherwise its partition is going away, and the next
+// owner does it. The slot is the gateway's, and free again while the log takes the answer.
+func (w *Worker) carryOut(t task) bool {
+	answer, err := w.answer(t)
+	<-w.slots
+	w.metrics.inFlight.Dec()
+	if err != nil {
+		return false
+	}
+	if err := w.client.ProduceSync(t.partition.ctx, answer).FirstErr(); err != nil {
+		if t.partition.ctx.Err() == nil {
+			w.stop(fmt.Errorf("answer %s/%d@%d: %w", t.record.Topic, t.record.Partition, t.record.Offset, err))
+		}
+		return false
+	}
+	return true
+}
+
+func (w *Worker) answer(t task) (*kgo.Record, error) {
+	if t.request == nil {
+		return w.deadLetter(t), nil
+	}
+	res, err := w.step(t)
+	if err != nil {
+		return nil, err
+	}
+	return w.cfg.Topics.PaymentResults.Record(res, topics.By(source, topics.CauseOf(t.record), res.OrderId, 0)), nil
+}
+
 func (w *Worker) step(t task) (*paymentv1.PaymentResult, error) {
 	old := time.Since(t.record.Timestamp) > w.cfg.KeyLife
 	res, err := w.gateway.step(t.partition.ctx, t.request, old)
@@ -328,9 +335,6 @@ func (w *Worker) step(t task) (*paymentv1.PaymentResult, error) {
 func word(enum string) string { return enum[strings.LastIndex(enum, "_")+1:] }
 
 func (w *Worker) deadLetter(t task) *kgo.Record {
-	if t.request != nil {
-		return nil
-	}
 	w.metrics.deadLetters.WithLabelValues(string(t.rejection.Reason)).Inc()
 	w.cfg.Log.Warn("payment: dead letter", "partition", t.record.Partition, "offset", t.record.Offset, "error", t.rejection)
 	return w.cfg.Topics.DeadLetter(topics.PaymentGroup, t.record, t.rejection)
@@ -338,7 +342,6 @@ func (w *Worker) deadLetter(t task) *kgo.Record {
 
 // finish takes a task off the books that began. Its offset comes first: a partition that has gone quiet is committed.
 func (w *Worker) finish(t task, done bool) {
-	w.metrics.inFlight.Dec()
 	w.discard()
 	w.mu.Lock()
 	defer w.mu.Unlock()
