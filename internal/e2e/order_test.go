@@ -151,6 +151,9 @@ func (w *world) placeAndFollow(t *testing.T, card string, cancel bool) *orderv1.
 				}
 			}
 		}
+		if err := stream.Err(); err != nil {
+			t.Fatalf("watch: %v", err)
+		}
 		stream.Close()
 		if final(last.GetStatus()) {
 			return last

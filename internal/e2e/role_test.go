@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -40,10 +41,11 @@ func (w *world) start(name string, args ...string) *role {
 	r := &role{name: name, args: args, w: w, log: f, gone: make(chan struct{})}
 	w.roles = append(w.roles, r)
 	w.t.Cleanup(r.end)
-	if err := r.spawn(); err != nil {
+	started := make(chan error)
+	go r.keep(started)
+	if err := <-started; err != nil {
 		w.t.Fatal(err)
 	}
-	go r.keep()
 	return r
 }
 
@@ -66,16 +68,23 @@ func (r *role) spawn() error {
 	}
 	cmd := exec.Command(binary, r.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.w.env, r.log, r.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	fmt.Fprintf(r.log, "--- start %d\n", r.starts)
 	r.starts++
 	r.cmd = cmd
 	return cmd.Start()
 }
 
-// keep starts the process again whenever it ends, until end.
-func (r *role) keep() {
+// keep starts the process, again whenever it ends, until end. It stays on its thread, because the kernel ends a child
+// when the thread that started it is gone: so no role outlives a test that was killed.
+func (r *role) keep(started chan<- error) {
+	runtime.LockOSThread()
 	defer close(r.gone)
+	err := r.spawn()
+	started <- err
+	if err != nil {
+		return
+	}
 	for {
 		r.mu.Lock()
 		cmd := r.cmd
