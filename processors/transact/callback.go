@@ -162,7 +162,7 @@ func (c *callbackContext) newRecord(topic, key string, value []byte, headers []k
 	} else {
 		r.Key = []byte(key)
 	}
-	if size, limit := wireSize(r), c.engine.limits[topic]; size > int(limit) {
+	if size, limit := wireSize(r), c.engine.limits.of(topic); size > int(limit) {
 		c.stop(fmt.Errorf("%w: %d bytes for %s, which takes %d", kerr.MessageTooLarge, size, topic, limit))
 	}
 	return r

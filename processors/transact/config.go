@@ -40,8 +40,8 @@ type Config struct {
 	// CacheBytes bounds the committed values kept in memory, per partition of the table (default 16 MiB).
 	CacheBytes int
 
-	// Accept is asked about each record before it reaches a callback. One it refuses goes to DeadLetter. It is called
-	// from one goroutine and must be quick.
+	// Accept is asked about each record before its value is decoded. One that it refuses goes to DeadLetter. Like
+	// callbacks and DeadLetter, it is called from one goroutine for each partition.
 	Accept func(*kgo.Record) error
 	// DeadLetter makes the record that stands for one that was refused, or that failed Attempts times by its own fault.
 	// It is written in a transaction with the offset; the table is untouched. Without it, or when it answers nil, such
@@ -90,6 +90,9 @@ const (
 	// franz-go looks for moved leaders and new topics no more often than this (its default: 5 s).
 	metadataMinAge = 250 * time.Millisecond
 
+	minAppetite    = 64               // records outstanding, however slow callbacks are
+	stopWait       = 10 * time.Second // for callbacks that run, and for the last commit
+	abortWait      = time.Second      // for the courtesy of an abort before a client is given up
 	maxCommitWait  = 30 * time.Second // a transaction that cannot be ended in this time ends its client
 	restartWaitMax = 2 * time.Second
 )

@@ -295,3 +295,166 @@ func TestNilValuesAndDeletes(t *testing.T) {
 		t.Errorf("out %v", out)
 	}
 }
+
+// Callbacks that are slow do not make transactions long: what has not begun is left to the next one.
+func TestSlowCallbacks(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 2, 10)
+	l.load(t, 600, 1)
+	registry := prometheus.NewRegistry()
+	slow := func(ctx goka.Context, msg any) {
+		time.Sleep(2 * time.Millisecond)
+		l.decide(ctx, msg)
+	}
+	inst := l.work(t, Config{Dir: t.TempDir(), CommitInterval: 20 * time.Millisecond, Registerer: registry}, slow)
+	defer inst.Close()
+	if v := l.check(t, nil); !v.exact() {
+		t.Errorf("%+v", v)
+	}
+	// 610 records of 2 ms in two partitions take 610 ms: in one transaction, or in one of 40 ms each.
+	if n := counted(t, registry, "transact_transactions_total"); n < 8 {
+		t.Errorf("%v transactions", n)
+	}
+	if n := counted(t, registry, "transact_records_total"); n != 610 {
+		t.Errorf("%v records counted", n)
+	}
+}
+
+// A stop commits what callbacks have done, leaves what they have not begun, and does not wait for it.
+func TestStopIsQuickAndExact(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 2, 10)
+	l.load(t, 5000, 1)
+	for range 3 {
+		inst, err := New(Config{Brokers: brokers(t), Logger: quiet()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		started, once := make(chan struct{}), sync.Once{}
+		done := make(chan error, 1)
+		go func() {
+			done <- inst.Run(ctx, l.graph(func(ctx goka.Context, msg any) {
+				once.Do(func() { close(started) })
+				time.Sleep(time.Millisecond)
+				l.decide(ctx, msg)
+			}))
+		}()
+		<-started
+		cancel()
+		began := time.Now()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("stopped after %v", took)
+		}
+		inst.Close()
+	}
+	l.work(t, Config{}, l.decide).Close()
+	if v := l.check(t, nil); !v.exact() {
+		t.Errorf("%+v", v)
+	}
+}
+
+// Two inputs share the table: every record once, whatever their order.
+func TestTwoInputs(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 2, 10)
+	second := l.name + "-second"
+	createTopics(t, 2, l.group(), []string{l.in(), second}, nil, "")
+	l.load(t, 500, 1)
+	cl := client(t)
+	for i := range 500 {
+		r := &kgo.Record{Topic: second, Key: []byte(account(i % 10)), Value: fmt.Appendf(nil, "s%d|1000", i)}
+		must(t, "send", func() error { return cl.ProduceSync(context.Background(), r).FirstErr() })
+	}
+	inst, err := New(Config{Brokers: brokers(t), Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inst.Close()
+	c := new(codec.String)
+	graph := goka.DefineGroup(goka.Group(l.group()), goka.Inputs(goka.Streams{goka.Stream(l.in()), goka.Stream(second)}, c, l.decide),
+		goka.Output(goka.Stream(l.out()), c), goka.Persist(new(codec.Int64)))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- inst.Run(ctx, graph) }()
+	adm := l.admin(t)
+	within(t, 30*time.Second, "no lag", func() bool {
+		return lag(t, adm, l.group(), l.in()) == 0 && lag(t, adm, l.group(), second) == 0
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	times := map[string]int{}
+	for _, r := range readAll(t, l.out()) {
+		id, _, _ := strings.Cut(string(r.Value), "|")
+		times[id]++
+	}
+	for id, n := range times {
+		if n != 1 {
+			t.Errorf("%s has %d outcomes", id, n)
+		}
+	}
+	if len(times) != 1010 {
+		t.Errorf("%d outcomes", len(times))
+	}
+}
+
+// The changelog goes where the table is, even for a key that belongs elsewhere: a restart finds its value.
+func TestRecordInTheWrongPartition(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 2, 1)
+	stray := client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	write := func() {
+		for p := range int32(2) {
+			r := &kgo.Record{Topic: l.in(), Partition: p, Key: []byte("k"), Value: fmt.Appendf(nil, "i%d|%d", p, 10+p)}
+			must(t, "send", func() error { return stray.ProduceSync(context.Background(), r).FirstErr() })
+		}
+	}
+	write()
+	l.work(t, Config{}, l.decide).Close()
+	write()
+	l.work(t, Config{}, l.decide).Close()
+	var saw []string
+	for _, r := range readAll(t, l.table()) {
+		saw = append(saw, fmt.Sprintf("%d:%s", r.Partition, r.Value))
+	}
+	sort.Strings(saw)
+	if got := strings.Join(saw, " "); got != "0:10 0:20 1:11 1:22" {
+		t.Errorf("changelog %s", got)
+	}
+}
+
+func TestStatelessGroup(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 2, 10)
+	l.load(t, 200, 1)
+	inst, err := New(Config{Brokers: brokers(t), Logger: quiet(), DeadLetter: l.letter})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inst.Close()
+	c := new(codec.String)
+	graph := goka.DefineGroup(goka.Group(l.group()), goka.Input(goka.Stream(l.in()), c, func(ctx goka.Context, msg any) {
+		if strings.HasPrefix(msg.(string), "c1-7|") {
+			ctx.SetValue("there is no table")
+		}
+		ctx.Emit(goka.Stream(l.out()), ctx.Key(), msg)
+	}), goka.Output(goka.Stream(l.out()), c))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- inst.Run(ctx, graph) }()
+	adm := l.admin(t)
+	within(t, 30*time.Second, "no lag", func() bool { return lag(t, adm, l.group(), l.in()) == 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := len(readAll(t, l.out())); n != 209 {
+		t.Errorf("%d outcomes", n)
+	}
+	l.checkLetters(t, 1)
+}

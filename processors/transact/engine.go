@@ -24,22 +24,24 @@ type engine struct {
 	inst    *Instance
 	cfg     Config
 	plan    *plan
-	limits  map[string]int32
 	gts     *kgo.GroupTransactSession
 	cl      *kgo.Client
 	handler sarama.ConsumerGroupHandler
 	session *session
 	pid     producerID
+	limits  sizeLimits
 
 	// Given by franz-go's callbacks.
 	mu         sync.Mutex
 	generation int64
 	assigned   map[string][]int32
+	joined     bool
 	refusal    error // a missing committed offset
 
 	// Shared with callbacks.
 	outstanding atomic.Int64 // records handed out whose callbacks have not returned
 	progress    chan struct{}
+	over        atomic.Bool // callbacks leave the rest to the next transaction
 	failed      atomic.Pointer[failure]
 	wake        atomic.Pointer[context.CancelFunc]
 
@@ -47,8 +49,12 @@ type engine struct {
 	open  int // records that it consumes
 	began time.Time
 	alone *kgo.Record
-	cut   bool // nothing more may be handed out
-	held  map[topicPartition]*kgo.Record
+	cut   bool                           // nothing more may be handed out
+	held  map[topicPartition]*kgo.Record // first record of a partition that was polled and is left to the next transaction
+
+	appetite int           // how many records may be outstanding
+	stopping chan struct{} // closed when the instance is told to stop
+	late     chan struct{} // closed some time later
 }
 
 type producerID struct {
@@ -58,6 +64,7 @@ type producerID struct {
 
 var (
 	errLeft    = errors.New("goka left the session")
+	errLate    = errors.New("callbacks or broker take too long to stop")
 	errUnowned = errors.New("record of a partition that is not assigned")
 )
 
@@ -99,9 +106,12 @@ func (i *Instance) runEngine(ctx context.Context, h sarama.ConsumerGroupHandler)
 
 func (i *Instance) newEngine(h sarama.ConsumerGroupHandler) (*engine, error) {
 	e := &engine{
-		inst: i, cfg: i.cfg, plan: i.plan, handler: h, limits: map[string]int32{},
+		inst: i, cfg: i.cfg, plan: i.plan, handler: h,
 		progress: make(chan struct{}, 1),
 		held:     map[topicPartition]*kgo.Record{},
+		appetite: maxOutstanding,
+		stopping: make(chan struct{}),
+		late:     make(chan struct{}),
 	}
 	gts, err := kgo.NewGroupTransactSession(e.clientOptions()...)
 	if err != nil {
@@ -132,12 +142,12 @@ func (e *engine) clientOptions() []kgo.Opt {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchCompression(e.cfg.Compression...),
-		kgo.ProducerBatchMaxBytesFn(e.batchBytes),
+		kgo.ProducerBatchMaxBytesFn(e.limits.of),
 		kgo.MaxBufferedRecords(maxBufferedEmits),
 		kgo.RecordPartitioner(pinned{e.cfg.Partitioner, e.plan.table}),
-		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { e.rebalanced(m) }),
-		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { e.rebalanced(nil) }),
-		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { e.rebalanced(nil) }),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { e.rebalanced(m, true) }),
+		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { e.rebalanced(nil, false) }),
+		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { e.rebalanced(nil, false) }),
 		kgo.OnOffsetsFetched(e.offsetsFetched),
 	}
 	if e.cfg.FailPoint != nil {
@@ -161,18 +171,10 @@ func (h pointHook) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2
 	}
 }
 
-// batchBytes is the size of a batch for a topic. Topics are looked up before anything is produced to them.
-func (e *engine) batchBytes(topic string) int32 {
-	if limit, ok := e.limits[topic]; ok {
-		return limit
-	}
-	return defaultBatchBytes
-}
-
-func (e *engine) rebalanced(assigned map[string][]int32) {
+func (e *engine) rebalanced(assigned map[string][]int32, joined bool) {
 	e.mu.Lock()
 	e.generation++
-	e.assigned = assigned
+	e.assigned, e.joined = assigned, joined
 	e.mu.Unlock()
 	e.wakeUp()
 }
@@ -207,6 +209,7 @@ func (e *engine) wakeUp() {
 
 // run is the loop: poll, follow rebalances, hand out, commit.
 func (e *engine) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, e.hurry)()
 	if err := e.start(ctx); err != nil {
 		return err
 	}
@@ -238,13 +241,30 @@ func (e *engine) run(ctx context.Context) error {
 	}
 }
 
+// hurry makes a stop quick: callbacks that have not begun are left to the next life, and a broker that is away is not
+// waited for.
+func (e *engine) hurry() {
+	e.over.Store(true)
+	close(e.stopping)
+	time.AfterFunc(stopWait, func() { close(e.late) })
+}
+
+func (e *engine) isStopping() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
 // start fences the instance's previous life and ends what that left open, before anything is joined or read.
 func (e *engine) start(ctx context.Context) error {
 	if _, _, err := e.cl.ProducerID(ctx); err != nil {
 		return fmt.Errorf("init producer: %w", err)
 	}
 	e.cfg.failPoint(BeforeBegin)
-	if err := e.learnLimits(ctx, e.plan.written); err != nil {
+	if err := e.limits.learn(ctx, e.cl, e.plan.written...); err != nil {
 		return err
 	}
 	if err := e.begin(); err != nil {
@@ -252,15 +272,6 @@ func (e *engine) start(ctx context.Context) error {
 	}
 	e.cl.AddConsumeTopics(e.plan.streams...)
 	return nil
-}
-
-func (e *engine) learnLimits(ctx context.Context, topics []string) error {
-	m := &topicManager{logReader: logReaderOn(e.cl), ctx: ctx}
-	limits, err := m.maxRecordBytes(ctx, topics)
-	for t, n := range limits {
-		e.limits[t] = n
-	}
-	return err
 }
 
 func (e *engine) begin() error {
@@ -274,6 +285,10 @@ func (e *engine) begin() error {
 	e.pid = producerID{id, epoch}
 	e.open, e.alone, e.cut = 0, nil, false
 	clear(e.held)
+	e.over.Store(e.isStopping())
+	if e.session != nil {
+		e.session.forgetLeft()
+	}
 	return nil
 }
 
@@ -288,7 +303,7 @@ func (e *engine) poll(ctx context.Context) kgo.Fetches {
 			return nil
 		}
 	}
-	if fetches := e.gts.PollFetches(nil); len(fetches) > 0 { //nolint:staticcheck // nil: what is there, without waiting
+	if fetches := e.gts.PollRecords(nil, e.appetite); len(fetches) > 0 { //nolint:staticcheck // nil: what is there, without waiting
 		return fetches
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -297,12 +312,12 @@ func (e *engine) poll(ctx context.Context) kgo.Fetches {
 	if e.idle() || e.isMoved() {
 		cancel()
 	}
-	return e.gts.PollFetches(ctx)
+	return e.gts.PollRecords(ctx, e.appetite)
 }
 
 // room waits until few enough records are outstanding.
 func (e *engine) room(ctx context.Context) bool {
-	for e.outstanding.Load() > maxOutstanding {
+	for e.outstanding.Load() >= int64(e.appetite) {
 		select {
 		case <-ctx.Done():
 			return false
@@ -330,16 +345,41 @@ func (e *engine) processed(records int) {
 
 func (e *engine) fail(f *failure) { e.failed.CompareAndSwap(nil, f) }
 
-// drain waits for the callbacks of all that is handed out.
+// drain waits for the callbacks of all that is handed out. If they take longer than the interval, those that have not
+// begun are left to the next transaction: one that outlasts Kafka's patience would be aborted, and repeated, for ever.
 func (e *engine) drain() error {
+	patience := time.NewTimer(e.cfg.CommitInterval)
+	defer patience.Stop()
 	for e.outstanding.Load() > 0 {
 		select {
 		case <-e.progress:
+		case <-patience.C:
+			e.over.Store(true)
 		case <-e.session.left:
 			return errLeft
+		case <-e.late:
+			return errLate
 		}
 	}
+	e.takeLeft()
 	return nil
+}
+
+// takeLeft holds back what callbacks have left, and asks for less, or for more, the next time.
+func (e *engine) takeLeft() {
+	left := 0
+	for tp, c := range e.session.parts {
+		if c.left != nil {
+			e.held[tp] = c.left
+			left += c.leftRecords
+		}
+	}
+	e.open -= left
+	if left > 0 {
+		e.appetite = max(minAppetite, min(e.open, e.appetite))
+	} else {
+		e.appetite = min(2*e.appetite, maxOutstanding)
+	}
 }
 
 func (e *engine) refused(fetches kgo.Fetches) error {
@@ -388,11 +428,11 @@ func (e *engine) follow() (moved bool, err error) {
 	return true, e.enterSession(generation, assigned)
 }
 
-// joinedIdle: a member of the group that others leave nothing to do.
+// joinedIdle: a member of the group to whom others leave nothing to do.
 func (e *engine) joinedIdle() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.generation > 0 && e.assigned != nil
+	return e.joined && len(e.assigned) == 0
 }
 
 func (e *engine) leaveSession() error {
@@ -482,10 +522,6 @@ func (e *engine) handPartition(records []*kgo.Record) error {
 		return fmt.Errorf("%w: %v", errUnowned, tp)
 	}
 	e.open += len(records)
-	records, err := e.accepted(records)
-	if err != nil {
-		return err
-	}
 	for batch := range slices.Chunk(records, batchRecords) {
 		e.outstanding.Add(int64(len(batch)))
 		if err := e.session.parts[tp].hand(batch); err != nil {
@@ -495,21 +531,12 @@ func (e *engine) handPartition(records []*kgo.Record) error {
 	return nil
 }
 
-// accepted are the records that may reach callbacks.
-func (e *engine) accepted(records []*kgo.Record) ([]*kgo.Record, error) {
-	if e.cfg.Accept == nil {
-		return records, nil
+// refuseRecord dead-letters what Accept has refused, in the transaction of its neighbours.
+func (e *engine) refuseRecord(r *kgo.Record, refusal error) *failure {
+	if err := e.deadLetter(r, refusal); err != nil {
+		return &failure{err: err}
 	}
-	kept := make([]*kgo.Record, 0, len(records))
-	for _, r := range records {
-		refusal := e.cfg.Accept(r)
-		if refusal == nil {
-			kept = append(kept, r)
-		} else if err := e.deadLetter(r, refusal); err != nil {
-			return nil, err
-		}
-	}
-	return kept, nil
+	return nil
 }
 
 // deadLetter writes the record that stands for one that is not processed.
@@ -522,12 +549,10 @@ func (e *engine) deadLetter(r *kgo.Record, reason error) error {
 	if letter == nil {
 		return poison
 	}
-	if _, known := e.limits[letter.Topic]; !known {
-		ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
-		defer cancel()
-		if err := e.learnLimits(ctx, []string{letter.Topic}); err != nil {
-			return fmt.Errorf("dead letter: %w", err)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancel()
+	if err := e.limits.learn(ctx, e.cl, letter.Topic); err != nil {
+		return fmt.Errorf("dead letter: %w", err)
 	}
 	e.inst.meters.deadLetters.Inc()
 	e.gts.Produce(context.Background(), letter, func(_ *kgo.Record, err error) {
@@ -582,7 +607,7 @@ func (e *engine) end() error {
 		return err
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), maxCommitWait)
+	ctx, cancel := context.WithTimeout(context.Background(), e.commitWait())
 	defer cancel()
 	if e.failed.Load() == nil {
 		if err := e.cl.Flush(ctx); err != nil {
@@ -602,6 +627,13 @@ func (e *engine) end() error {
 		return e.begin()
 	}
 	return e.committed(began)
+}
+
+func (e *engine) commitWait() time.Duration {
+	if e.isStopping() {
+		return stopWait
+	}
+	return maxCommitWait
 }
 
 // holdBack takes from the offsets to commit what was polled but not handed out.
@@ -624,7 +656,7 @@ func (e *engine) committed(began time.Time) error {
 		return err
 	}
 	e.cfg.failPoint(Flushed)
-	if e.alone != nil {
+	if e.alone != nil && e.held[topicPartition{e.alone.Topic, e.alone.Partition}] != e.alone {
 		e.inst.suspects.passed(topicPartition{e.alone.Topic, e.alone.Partition}, e.alone.Offset+1)
 	}
 	back := map[string]map[int32]kgo.EpochOffset{}
@@ -740,17 +772,18 @@ func (e *engine) stillOurs() bool {
 	}
 }
 
-// close ends the session, and the open transaction if it can, so that readers need not wait for its time-out.
+// close ends the open transaction if it can, so that readers need not wait for its time-out; then the client, so that no
+// callback waits for it; then the session.
 func (e *engine) close(cause error) error {
-	defer e.gts.CloseAllowingRebalance()
-	var err error
-	if e.session != nil {
-		err = e.session.stop()
-	}
-	if e.open > 0 && cause != nil && !errors.Is(cause, ErrFenced) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	e.fail(&failure{err: kgo.ErrClientClosed})
+	if e.open > 0 && e.outstanding.Load() == 0 && cause != nil && !errors.Is(cause, ErrFenced) {
+		ctx, cancel := context.WithTimeout(context.Background(), abortWait)
 		defer cancel()
 		_, _ = e.gts.End(ctx, kgo.TryAbort) // the next life, or the time-out, does it else
 	}
-	return err
+	e.gts.CloseAllowingRebalance()
+	if e.session == nil {
+		return nil
+	}
+	return e.session.stop()
 }

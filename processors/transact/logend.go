@@ -2,7 +2,6 @@ package transact
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -49,13 +48,9 @@ func (r *logReader) start(ctx context.Context, topic string, partition int32) (i
 // end waits until everything below the high watermark is decided, and answers the offset after the last visible record;
 // start if there is none. The high watermark comes with it.
 func (r *logReader) end(ctx context.Context, topic string, partition int32) (end, high int64, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, fmt.Errorf("%w: %s/%d within %v", ErrRecoveryTimeout, topic, partition, r.timeout))
+	ctx, cancel := context.WithTimeout(ctx, r.timeout+adminTimeout)
 	defer cancel()
-	end, high, err = r.decidedEnd(ctx, topic, partition)
-	if err != nil && errors.Is(context.Cause(ctx), ErrRecoveryTimeout) {
-		return 0, 0, fmt.Errorf("%w: %w", context.Cause(ctx), err)
-	}
-	return end, high, err
+	return r.decidedEnd(ctx, topic, partition)
 }
 
 func (r *logReader) decidedEnd(ctx context.Context, topic string, partition int32) (end, high int64, err error) {
@@ -87,19 +82,22 @@ func offsetOf(topic string, partition int32) func(kadm.ListedOffsets, error) (in
 	}
 }
 
-// awaitDecided returns when no transaction that began below high is open.
+// awaitDecided returns when no transaction that began below high is open. That its time is over is told apart from a
+// broker that cannot be asked: only the former is final.
 func (r *logReader) awaitDecided(ctx context.Context, topic string, partition int32, high int64) error {
-	for {
+	for late := time.Now().Add(r.timeout); ; {
 		stable, err := offsetOf(topic, partition)(r.adm.ListCommittedOffsets(ctx, topic))
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if stable >= high {
+		case stable >= high:
 			return nil
+		case time.Now().After(late):
+			return fmt.Errorf("%w: %s/%d is stable to %d of %d after %v", ErrRecoveryTimeout, topic, partition, stable, high, r.timeout)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("last stable offset %d is below %d: %w", stable, high, ctx.Err())
+			return ctx.Err()
 		case <-time.After(decidedPoll):
 		}
 	}

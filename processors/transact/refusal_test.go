@@ -225,6 +225,8 @@ func TestTableIsCreatedWhenAsked(t *testing.T) {
 	l := newLedger(t, 2, 5)
 	adm := l.admin(t)
 	must(t, "delete table", func() error { _, err := adm.DeleteTopic(context.Background(), l.table()); return err })
+	m := &topicManager{logReader: logReaderOn(client(t)), ctx: context.Background()}
+	within(t, 20*time.Second, "it is gone", func() bool { _, err := m.topicNow(m.ctx, l.table()); return errors.Is(err, ErrTopic) })
 	l.load(t, 100, 1)
 	_, stop := run(t, Config{CreateTable: &NewTable{ReplicationFactor: 1, MinInSyncReplicas: 1}}, l)
 	within(t, 30*time.Second, "no lag", func() bool { return lag(t, adm, l.group(), l.in()) == 0 })

@@ -102,6 +102,10 @@ type claim struct {
 	messages chan *sarama.ConsumerMessage
 	signal   *sarama.ConsumerMessage
 	context  callbackContext
+
+	// What callbacks have left to the next transaction: the first record, and how many there are.
+	left        *kgo.Record
+	leftRecords int
 }
 
 func (c *claim) Topic() string                            { return c.topic }
@@ -142,8 +146,12 @@ func (c *claim) work(gctx goka.Context) {
 		e.fail(&failure{err: fmt.Errorf("%w: goka.WithContextWrapper", ErrUnsupported)})
 	}
 	c.context.startBatch(gctx, batch)
-	for _, r := range batch {
+	for n, r := range batch {
 		if e.failed.Load() != nil {
+			break
+		}
+		if e.over.Load() {
+			c.leave(batch[n:])
 			break
 		}
 		if f := c.run(r); f != nil {
@@ -154,12 +162,30 @@ func (c *claim) work(gctx goka.Context) {
 	e.processed(len(batch))
 }
 
+func (c *claim) leave(records []*kgo.Record) {
+	if c.left == nil {
+		c.left = records[0]
+	}
+	c.leftRecords += len(records)
+}
+
+func (s *session) forgetLeft() {
+	for _, c := range s.parts {
+		c.left, c.leftRecords = nil, 0
+	}
+}
+
 func (c *claim) run(r *kgo.Record) (f *failure) {
 	defer func() {
 		if p := recover(); p != nil {
 			f = recovered(r, p)
 		}
 	}()
+	if accept := c.session.engine.cfg.Accept; accept != nil {
+		if refusal := accept(r); refusal != nil {
+			return c.session.engine.refuseRecord(r, refusal)
+		}
+	}
 	c.context.startRecord(r)
 	var msg any
 	if r.Value != nil {
