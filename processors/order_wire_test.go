@@ -273,3 +273,39 @@ func TestLargestOrderFits(t *testing.T) {
 		t.Errorf("%d bytes", most)
 	}
 }
+
+// TestOrdersDoorRefuses each fault alone, in a message that is good otherwise.
+func TestOrdersDoorRefuses(t *testing.T) {
+	place := func(spoil func(*orderv1.OrderCommand, *orderv1.PlaceOrder)) error {
+		p := &orderv1.PlaceOrder{CurrencyCode: "EUR", PaymentMethod: "pm_card_visa", Lines: []*orderv1.PlacedLine{{Sku: "TEA", Quantity: 1, UnitPriceMinor: 350}}}
+		m := &orderv1.OrderCommand{OrderId: uuid.NewString(), RequestId: uuid.NewString(), UserId: "ann", ActorId: "ann", Fingerprint: make([]byte, 32)}
+		m.Command = &orderv1.OrderCommand_Place{Place: p}
+		spoil(m, p)
+		_, err := clientsCommand(m)
+		return err
+	}
+	if err := place(func(*orderv1.OrderCommand, *orderv1.PlaceOrder) {}); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*orderv1.OrderCommand, *orderv1.PlaceOrder){
+		"order ID in capitals":    func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.OrderId = "9F0DDBA4-8B0C-4E5B-8C6E-3F6C0B6F1A2B" },
+		"request ID of no UUID":   func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.RequestId = "again" },
+		"nobody's":                func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.UserId = "" },
+		"nobody asks":             func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.ActorId = "" },
+		"short fingerprint":       func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.Fingerprint = make([]byte, 31) },
+		"no command":              func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.Command = nil },
+		"currency in small":       func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.CurrencyCode = "eur" },
+		"no currency":             func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.CurrencyCode = "" },
+		"no payment method":       func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.PaymentMethod = "" },
+		"no SKU":                  func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Sku = "" },
+		"NUL, which no store has": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Title = "te\x00a" },
+		"a long title":            func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Title = strings.Repeat("t", maxTitleBytes+1) },
+		"a long address": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) {
+			p.Contact = &orderv1.Contact{Email: strings.Repeat("e", maxContactBytes+1)}
+		},
+	} {
+		if why, ok := errors.AsType[topics.Rejection](place(spoil)); !ok || why.Reason != topics.Invalid {
+			t.Errorf("%s: %v", name, why)
+		}
+	}
+}
