@@ -23,7 +23,7 @@ type Config struct {
 
 	InFlight       int           // steps at the gateway at a time; 64
 	Timeout        time.Duration // of one call; 20 s
-	Tries          int           // calls before a step gives up for now; 3
+	Tries          int           // calls before a step is UNAVAILABLE; 3
 	Backoff        time.Duration // after the first try, doubling; 250 ms
 	KeyLife        time.Duration // how long after its append a request may rely on its idempotency key; 23 h
 	SessionTimeout time.Duration // after which Kafka takes a silent instance for dead; 10 s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/stripe/stripe-go/v85"
 
@@ -18,9 +19,12 @@ const (
 )
 
 // step carries out one request. old says that its idempotency keys may be forgotten, so that it begins nothing. The
-// error is only ctx's: then there is no result, and whoever owns the partition next carries it out again.
+// error is only ctx's: then there is no result, and whoever owns the partition next carries it out again. A gateway
+// that hangs holds a step for as long as all its tries and one look, and no longer.
 func (g *gateway) step(ctx context.Context, r *paymentv1.PaymentRequest, old bool) (*paymentv1.PaymentResult, error) {
-	res := g.perform(ctx, r, old)
+	limited, cancel := context.WithTimeout(ctx, g.timeout*time.Duration(g.tries+1))
+	defer cancel()
+	res := g.perform(limited, r, old)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -328,6 +329,24 @@ func TestGatewayThatAnswersNothingOfWorth(t *testing.T) {
 		})
 	}
 	till.wire.mend()
+	o.wants(o.do(doConfirm), paid)
+}
+
+// A gateway that takes requests and never answers holds a step for a while, not for all its calls together.
+func TestGatewayThatHangs(t *testing.T) {
+	till := openTill(t, nil)
+	o := till.order("pm_card_visa")
+	o.wants(o.do(doCreate), created)
+	till.ours.timeout, till.ours.tries = 20*time.Millisecond, 100
+	till.wire.set(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+		io.Copy(io.Discard, r.Body) // a server only notices that nobody waits when it has read the request
+		<-r.Context().Done()
+	})
+	for _, s := range []paymentv1.PaymentStep{doConfirm, doPoll, doCancel} {
+		o.wants(o.do(s), noAnswer)
+	}
+	till.wire.mend()
+	till.ours.timeout = time.Second
 	o.wants(o.do(doConfirm), paid)
 }
 

@@ -187,23 +187,35 @@ func (c *child) start() {
 // joined waits until the process that runs now has its place in the group.
 func (c *child) joined() {
 	c.belt.t.Helper()
-	if !c.fresh {
-		return
+	if c.fresh {
+		c.member = c.until(true, func() {})
+		c.fresh = false
 	}
+}
+
+// until waits until the group has the child in it under a new name, or not at all any more, and does something meanwhile.
+func (c *child) until(in bool, meanwhile func()) (member string) {
+	c.belt.t.Helper()
 	group := c.belt.table.Group(topics.TimersGroup)
 	for end := time.Now().Add(patienceOfTest); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		seen, err := c.belt.adm.DescribeGroups(c.belt.ctx, group)
 		if err != nil {
 			c.belt.t.Fatal(err)
 		}
+		there := false
 		for _, m := range seen[group].Members {
-			if seen[group].State == "Stable" && m.InstanceID != nil && *m.InstanceID == group+"-"+strconv.Itoa(c.ordinal) && m.MemberID != c.member {
-				c.member, c.fresh = m.MemberID, false
-				return
+			if m.InstanceID != nil && *m.InstanceID == group+"-"+strconv.Itoa(c.ordinal) {
+				there = !in || m.MemberID != c.member
+				member = m.MemberID
 			}
 		}
+		if there == in && seen[group].State == "Stable" {
+			return member
+		}
+		meanwhile()
 	}
-	c.belt.t.Fatalf("child %d is not in the group\n%s", c.ordinal, c.says)
+	c.belt.t.Fatalf("child %d: in the group: %v\n%s", c.ordinal, !in, c.says)
+	return ""
 }
 
 func (c *child) kill9() {

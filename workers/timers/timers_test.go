@@ -109,8 +109,8 @@ func TestZombie(t *testing.T) {
 	zombie := b.child(0)
 	set := 0
 	more := func() {
-		b.set(b.timers(poll, set, 100)...)
-		set += 100
+		b.set(b.timers(poll, set, 25)...)
+		set += 25
 	}
 	more()
 	b.settled(poll)
@@ -118,9 +118,7 @@ func TestZombie(t *testing.T) {
 	for range 2 {
 		more()
 		zombie.signal(syscall.SIGSTOP)
-		for end := time.Now().Add(3 * sessionTimeout); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-			more()
-		}
+		zombie.until(false, more)
 		b.settled(poll)
 		zombie.signal(syscall.SIGCONT)
 		more()
