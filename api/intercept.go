@@ -21,7 +21,7 @@ const (
 	outcomeWait = 60 * time.Second
 	// answerEarly is how long before the caller's deadline we answer, so that the answer still arrives: a tenth of
 	// the time, at most this.
-	answerEarly = 100 * time.Millisecond
+	answerEarly = 250 * time.Millisecond
 )
 
 // interceptor is what happens around every call: time is bounded and measured, the request is validated, and every

@@ -492,6 +492,12 @@ func (s *shop) exec(sql string, args ...any) {
 	}
 }
 
+// settle returns when what was decided is in Postgres, too: an outcome is told before.
+func (p *played) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+}
+
 // commands are the order commands that were decided for an order.
 func (p *played) commands(orderID string) []*orderv1.OrderCommand {
 	p.mu.Lock()
