@@ -47,12 +47,7 @@ func Timers(l Log, t *topics.Table, until time.Time) Report {
 // Payments checks that every request to the payment worker has an answer; answers may come twice, with one meaning.
 func Payments(l Log, t *topics.Table) Report {
 	var r Report
-	refused := map[place]bool{} // what somebody else wrote there, and the order processor did not take
-	for _, d := range l.All(t.DeadLetters(topics.OrderGroup)) {
-		if was, ok := causeOf(d); ok {
-			refused[was] = true
-		}
-	}
+	refused := l.refused()
 	answered := map[place]string{}
 	for _, o := range append(l.All(t.PaymentResults.Topic), l.All(t.DeadLetters(topics.PaymentGroup))...) {
 		r.Outputs++

@@ -177,6 +177,24 @@ func (l Log) Last(t topics.Topic) map[string]*kgo.Record {
 	return last
 }
 
+// refused is where records stood that some reader dead-lettered: somebody else's, who wrote where only one may.
+func (l Log) refused() map[place]bool {
+	all := map[place]bool{}
+	for _, partitions := range l {
+		for _, records := range partitions {
+			for _, r := range records {
+				if topics.Header(r, topics.HeaderDLQTopic) == "" {
+					continue
+				}
+				if was, ok := deadLetterOf(r); ok {
+					all[was] = true
+				}
+			}
+		}
+	}
+	return all
+}
+
 // place names a record by where it is.
 type place struct {
 	topic     string

@@ -84,8 +84,12 @@ func (p *proof) sort(l Log) {
 			p.Report.Inputs++
 		}
 	}
+	refused := l.refused()
 	for _, t := range p.Group.Outputs {
 		for _, r := range l.All(t) {
+			if refused[placeOf(r)] {
+				continue
+			}
 			p.Report.Outputs++
 			cause, ok := causeOf(r)
 			if !ok || p.inputs[cause] == nil {
