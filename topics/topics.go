@@ -2,7 +2,7 @@
 // message, who writes it and who reads it. Call sites never type a topic name and never choose a key.
 //
 // The shapes of the messages are in schemas/proto; what decides about them is in processors; the table is created
-// and compared by Plan and Apply.
+// by Apply and compared with the cluster by Check.
 package topics
 
 import (

@@ -90,7 +90,7 @@ func (s *Store) Write(ctx context.Context, b sinks.Batch) error {
 	statements := fold(b).statements()
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var batch pgx.Batch
-		batch.Queue(planByIndex)
+		batch.Queue(settings)
 		batch.Queue(movePositions, s.positionArgs(b)...).Exec(func(moved pgconn.CommandTag) error {
 			if moved.RowsAffected() != int64(len(b)) {
 				return sinks.ErrMoved
@@ -111,9 +111,11 @@ func (s *Store) Write(ctx context.Context, b sinks.Batch) error {
 	return fmt.Errorf("postgres: write: %w", err)
 }
 
-// planByIndex keeps the statements to index look-ups. They are planned once, when the tables are empty and reading them
-// whole looks cheap, and the plans are kept while the tables grow.
-const planByIndex = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
+// settings hold for one transaction. Plans keep to index look-ups: they are made once, when the tables are empty and
+// reading them whole looks cheap, and are kept while the tables grow. The commit does not wait for the disk: a server
+// that crashes loses the newest batches with their positions, and they are read from the log again.
+const settings = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+	set_config('enable_mergejoin', 'off', true), set_config('synchronous_commit', 'off', true)`
 
 const movePositions = `UPDATE sink_offsets o SET next_offset = m.past
 	FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS m (topic, partition, first, past)
