@@ -288,7 +288,9 @@ func TestOrdersDoorRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*orderv1.OrderCommand, *orderv1.PlaceOrder){
-		"order ID in capitals":    func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.OrderId = "9F0DDBA4-8B0C-4E5B-8C6E-3F6C0B6F1A2B" },
+		"order ID in capitals": func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) {
+			m.OrderId = "9F0DDBA4-8B0C-4E5B-8C6E-3F6C0B6F1A2B"
+		},
 		"request ID of no UUID":   func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.RequestId = "again" },
 		"nobody's":                func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.UserId = "" },
 		"nobody asks":             func(m *orderv1.OrderCommand, _ *orderv1.PlaceOrder) { m.ActorId = "" },
@@ -299,13 +301,53 @@ func TestOrdersDoorRefuses(t *testing.T) {
 		"no payment method":       func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.PaymentMethod = "" },
 		"no SKU":                  func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Sku = "" },
 		"NUL, which no store has": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Title = "te\x00a" },
-		"a long title":            func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Title = strings.Repeat("t", maxTitleBytes+1) },
+		"a long title": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) {
+			p.Lines[0].Title = strings.Repeat("t", maxTitleBytes+1)
+		},
 		"a long address": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) {
 			p.Contact = &orderv1.Contact{Email: strings.Repeat("e", maxContactBytes+1)}
 		},
 	} {
 		if why, ok := errors.AsType[topics.Rejection](place(spoil)); !ok || why.Reason != topics.Invalid {
 			t.Errorf("%s: %v", name, why)
+		}
+	}
+}
+
+// TestOrdersDoorRefusesAnswers, each with one fault.
+func TestOrdersDoorRefusesAnswers(t *testing.T) {
+	for name, door := range map[string]func() (order.Input, error){
+		"line 0":  func() (order.Input, error) { return lineAnswer(&inventoryv1.InventoryAnswer{Sku: "TEA", Quantity: 1}) },
+		"nothing": func() (order.Input, error) { return lineAnswer(&inventoryv1.InventoryAnswer{Sku: "TEA", Line: 1}) },
+		"no SKU":  func() (order.Input, error) { return lineAnswer(&inventoryv1.InventoryAnswer{Line: 1, Quantity: 1}) },
+		"less than 0": func() (order.Input, error) {
+			return lineAnswer(&inventoryv1.InventoryAnswer{Sku: "TEA", Line: 1, Quantity: 1, Available: -1})
+		},
+		"a seller's reason": func() (order.Input, error) {
+			return lineAnswer(&inventoryv1.InventoryAnswer{Sku: "TEA", Line: 1, Quantity: 1, Refused: inventoryv1.InventoryReason_INVENTORY_REASON_STALE_VERSION})
+		},
+		"step number 0": func() (order.Input, error) { return paymentResult(&paymentv1.PaymentResult{Step: 1, Outcome: 1}) },
+		"no step":       func() (order.Input, error) { return paymentResult(&paymentv1.PaymentResult{StepNumber: 1, Outcome: 1}) },
+		"no outcome":    func() (order.Input, error) { return paymentResult(&paymentv1.PaymentResult{StepNumber: 1, Step: 1}) },
+		"step 6": func() (order.Input, error) {
+			return paymentResult(&paymentv1.PaymentResult{StepNumber: 1, Step: 6, Outcome: 1})
+		},
+		"outcome 9": func() (order.Input, error) {
+			return paymentResult(&paymentv1.PaymentResult{StepNumber: 1, Step: 1, Outcome: 9})
+		},
+		"minus money": func() (order.Input, error) {
+			return paymentResult(&paymentv1.PaymentResult{StepNumber: 1, Step: 1, Outcome: 1, AmountMinor: -1})
+		},
+		"a long name": func() (order.Input, error) {
+			return paymentResult(&paymentv1.PaymentResult{StepNumber: 1, Step: 1, Outcome: 1, IntentId: strings.Repeat("p", maxGatewayBytes+1)})
+		},
+		"no delay":     func() (order.Input, error) { return timeout(&orderv1.OrderTimer{Generation: 1}) },
+		"delay 6":      func() (order.Input, error) { return timeout(&orderv1.OrderTimer{Delay: 6, Generation: 1}) },
+		"generation 0": func() (order.Input, error) { return timeout(&orderv1.OrderTimer{Delay: 2}) },
+	} {
+		in, err := door()
+		if why, ok := errors.AsType[topics.Rejection](err); !ok || why.Reason != topics.Invalid {
+			t.Errorf("%s: %#v, %v", name, in, err)
 		}
 	}
 }
