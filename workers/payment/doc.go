@@ -83,4 +83,7 @@
 // a request may be carried out again after a crash or a rebalance: same keys, same outcome, and a result with the same
 // ce_id. The order knows the number of the step it waits for and ignores other results. An instance that was stopped
 // and wakes up after its partitions moved does the same harmless thing.
+//
+// Stripe's webhooks are not received: a result answers a request, and POLL by the order's delay asks for what a webhook
+// would tell.
 package payment

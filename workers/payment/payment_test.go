@@ -2,7 +2,7 @@ package payment
 
 import (
 	"errors"
-	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -410,16 +410,25 @@ func (b *belt) ends(done <-chan error, want error) {
 }
 
 func TestConfigThatContradictsItself(t *testing.T) {
+	good := func() Config {
+		cfg := quick([]string{"nowhere:1"}, tableOf(""), "", 0)
+		cfg.Log = slog.New(slog.DiscardHandler)
+		return cfg
+	}
+	if _, err := New(good()); err != nil {
+		t.Fatal(err)
+	}
 	for what, spoil := range map[string]func(*Config){
 		"no brokers":        func(c *Config) { c.Brokers = nil },
+		"no log":            func(c *Config) { c.Log = nil },
 		"no key":            func(c *Config) { c.Key = "" },
 		"a negative number": func(c *Config) { c.InFlight = -1 },
 		"negative time":     func(c *Config) { c.Timeout = -1 },
 	} {
-		cfg := quick([]string{"nowhere:1"}, tableOf(""), "", 0)
+		cfg := good()
 		spoil(&cfg)
 		if _, err := New(cfg); err == nil {
-			t.Error(fmt.Sprint(what, " was let in"))
+			t.Errorf("%s was let in", what)
 		}
 	}
 }

@@ -21,17 +21,18 @@ const (
 	doCancel  = paymentv1.PaymentStep_PAYMENT_STEP_CANCEL
 	doRefund  = paymentv1.PaymentStep_PAYMENT_STEP_REFUND
 
-	created     = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_CREATED
-	pending     = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_PENDING
-	paid        = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_SUCCEEDED
-	noPaid      = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_DECLINED
-	noLonger    = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_CANCELED
-	givenBack   = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUNDED
-	noAnswer    = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_UNAVAILABLE
-	noRequest   = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUSED
-	price       = int64(1999)
-	testKey     = "sk_test_of_the_tests"
-	decideLimit = 5 * time.Second // until a pending card must have decided
+	created       = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_CREATED
+	pending       = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_PENDING
+	paid          = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_SUCCEEDED
+	noPaid        = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_DECLINED
+	noLonger      = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_CANCELED
+	givenBack     = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUNDED
+	noAnswer      = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_UNAVAILABLE
+	noRequest     = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUSED
+	price         = int64(1999)
+	testKey       = "sk_test_of_the_tests"
+	clientTimeout = 2 * time.Second // of one call
+	decideLimit   = 5 * time.Second // until a pending card must have decided
 )
 
 // A wire is what stands between us and the simulator: tests can cut it.
@@ -97,7 +98,7 @@ func openTill(t *testing.T, change func(*simulator.Settings)) *till {
 			t.Error(err)
 		}
 	})
-	cfg := Config{Key: testKey, URL: server.URL, InFlight: 16, Tries: 3, Backoff: time.Millisecond, Timeout: 2 * time.Second}
+	cfg := Config{Key: testKey, URL: server.URL, InFlight: 16, Tries: 3, Backoff: time.Millisecond, Timeout: clientTimeout}
 	return &till{t: t, sim: sim, wire: c, url: server.URL, ours: newGateway(cfg, func(string, error, time.Duration) {})}
 }
 
