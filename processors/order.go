@@ -51,7 +51,7 @@ func deciding[M proto.Message](door func(M) (order.Input, error)) func(*incoming
 // decideOrder keeps what the rule decides about the order at hand, and sends the event and then what it leads to.
 func decideOrder(in *incoming, what order.Input) error {
 	before, _ := in.ctx.Value().(order.State) // none: no such order
-	after, decision, err := order.Decide(before, what, in.cause.Time)
+	after, decision, err := order.Decide(before, what, in.cause.Time.UnixMilli())
 	switch {
 	case err != nil:
 		return rejected(err)

@@ -2,6 +2,7 @@ package processors
 
 import (
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -53,7 +54,7 @@ func wireOrder(s order.State) *orderv1.Order {
 	}
 	m := &orderv1.Order{
 		Id: s.ID, UserId: s.UserID, Status: orderv1.OrderStatus(s.Status), Total: money(s, s.TotalMinor), Payment: wirePayment(s),
-		Reason: orderv1.OrderReason(s.Reason), PlaceTime: timestamppb.New(s.PlacedAt), UpdateTime: timestamppb.New(s.UpdatedAt),
+		Reason: orderv1.OrderReason(s.Reason), PlaceTime: when(s.PlacedAtMS), UpdateTime: when(s.UpdatedAtMS),
 		Version: s.Version, Contact: &orderv1.Contact{Email: s.Contact.Email, Phone: s.Contact.Phone},
 	}
 	for _, l := range s.Lines {
@@ -78,6 +79,8 @@ func money(s order.State, minor int64) *typev1.Money {
 	return &typev1.Money{MinorUnits: minor, CurrencyCode: s.Currency}
 }
 
+func when(ms int64) *timestamppb.Timestamp { return timestamppb.New(time.UnixMilli(ms)) }
+
 // ruleState reads what wireState wrote.
 func ruleState(m *orderv1.OrderState) order.State {
 	o := m.GetOrder()
@@ -85,7 +88,7 @@ func ruleState(m *orderv1.OrderState) order.State {
 		ID: o.GetId(), UserID: o.GetUserId(), Status: order.Status(o.GetStatus()), Currency: o.GetTotal().GetCurrencyCode(),
 		TotalMinor: o.GetTotal().GetMinorUnits(), Contact: order.Contact{Email: o.GetContact().GetEmail(), Phone: o.GetContact().GetPhone()},
 		Payment: rulePayment(o.GetPayment()), Reason: order.Reason(o.GetReason()), EndsAs: order.Status(m.EndsAs),
-		PlacedAt: o.GetPlaceTime().AsTime(), UpdatedAt: o.GetUpdateTime().AsTime(), Version: o.GetVersion(),
+		PlacedAtMS: o.GetPlaceTime().AsTime().UnixMilli(), UpdatedAtMS: o.GetUpdateTime().AsTime().UnixMilli(), Version: o.GetVersion(),
 		Steps: m.PaymentSteps, OpenStep: order.Step(m.OpenStep), Refunds: m.RefundNumber,
 	}
 	for _, l := range o.GetLines() {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -44,7 +43,7 @@ func TestOrderTableLosesNothing(t *testing.T) {
 func drawOrder(t *rapid.T) order.State {
 	text, number := rapid.StringN(0, 20, 80), rapid.Int64()
 	small := func(name string, most int) int { return rapid.IntRange(0, most).Draw(t, name) }
-	at := func(name string) time.Time { return time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, name)).UTC() }
+	at := func(name string) int64 { return rapid.Int64Range(0, 4e12).Draw(t, name) }
 	s := order.State{
 		ID: uuid.NewString(), UserID: text.Draw(t, "user"), Status: order.Status(small("status", 10)), Currency: "EUR",
 		TotalMinor: number.Draw(t, "total"), Contact: order.Contact{Email: text.Draw(t, "email"), Phone: text.Draw(t, "phone")},
@@ -52,7 +51,7 @@ func drawOrder(t *rapid.T) order.State {
 			IntentID: text.Draw(t, "intent"), Status: order.PaymentStatus(small("payment", 8)), Method: text.Draw(t, "method"),
 			DeclineCode: text.Draw(t, "code"), ChargedMinor: number.Draw(t, "charged"), RefundedMinor: number.Draw(t, "refunded"),
 		},
-		Reason: order.Reason(small("reason", 11)), EndsAs: order.Status(small("ends as", 10)), PlacedAt: at("placed"), UpdatedAt: at("updated"),
+		Reason: order.Reason(small("reason", 11)), EndsAs: order.Status(small("ends as", 10)), PlacedAtMS: at("placed"), UpdatedAtMS: at("updated"),
 		Version: number.Draw(t, "version"), Steps: rapid.Int32().Draw(t, "steps"), OpenStep: order.Step(small("open", 5)), Refunds: rapid.Int32().Draw(t, "refunds"),
 	}
 	for i := range small("lines", 4) {
@@ -211,7 +210,7 @@ func TestTheOrdersDoorLetsInNothingMalformed(t *testing.T) {
 		}
 		mustEnd(t, order.State{}, m, clientsCommand)
 		var asked order.State
-		asked, _, _ = order.Decide(asked, order.Place{OrderID: "o1", Lines: []order.PlacedLine{{SKU: "x", Quantity: 1, UnitPriceMinor: 1}}}, noon)
+		asked, _, _ = order.Decide(asked, order.Place{OrderID: "o1", Lines: []order.PlacedLine{{SKU: "x", Quantity: 1, UnitPriceMinor: 1}}}, noon.UnixMilli())
 		mustEnd(t, asked, &inventoryv1.InventoryAnswer{Sku: word("sku"), Line: int32(n("line")), Quantity: n("quantity"), Refused: inventoryv1.InventoryReason(n("refused")), Available: n("available")}, lineAnswer)
 		mustEnd(t, asked, &paymentv1.PaymentResult{Step: paymentv1.PaymentStep(n("step")), StepNumber: int32(n("number")), Outcome: paymentv1.PaymentOutcome(n("outcome")), IntentId: word("intent"), AmountMinor: n("amount")}, paymentResult)
 		mustEnd(t, asked, &orderv1.OrderTimer{Delay: orderv1.OrderDelay(n("delay")), Generation: int32(n("generation"))}, timeout)
@@ -224,7 +223,7 @@ func mustEnd[M any](t *rapid.T, s order.State, m M, door func(M) (order.Input, e
 	in, err := door(m)
 	if err == nil {
 		var d order.Decision
-		if s, d, err = order.Decide(s, in, noon); err == nil {
+		if s, d, err = order.Decide(s, in, noon.UnixMilli()); err == nil {
 			if !d.Ignored() {
 				_ = topics.New(topics.Options{}).OrderEvents.Encode(orderEvent(s.ID, s, d.Event))
 			}
@@ -263,7 +262,7 @@ func TestLargestOrderFits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, d, err = order.Decide(s, in, noon); err != nil {
+		if s, d, err = order.Decide(s, in, noon.UnixMilli()); err != nil {
 			t.Fatal(i, err)
 		}
 	}

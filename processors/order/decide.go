@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 )
 
-// Decide is the rule. `at` is when the log took the input. The error is Malformed, Impossible or UnknownOrder, and
+// Decide is the rule. `atMS` is when the log took the input, in Unix milliseconds. The error is Malformed, Impossible or UnknownOrder, and
 // then the state is as it was.
 //
 // Refused, in this order: a command for no order with NOT_FOUND (version 0, nothing kept); a request_id that came with
@@ -16,8 +15,8 @@ import (
 //
 // A timer that was cancelled and an answer to a request that has one are ignored. So is, after it did its work,
 // FORGET: the order is gone and there is nothing to tell.
-func Decide(s State, in Input, at time.Time) (State, Decision, error) {
-	t := begin(s, at)
+func Decide(s State, in Input, atMS int64) (State, Decision, error) {
+	t := begin(s, atMS)
 	change, err := t.take(in)
 	if err != nil {
 		return s, Decision{}, err
@@ -31,21 +30,21 @@ func Decide(s State, in Input, at time.Time) (State, Decision, error) {
 // turn is one decision in the making: the order as it becomes, and what is to be sent.
 type turn struct {
 	State
-	at      time.Time
+	atMS    int64
 	command Command // zero when no client asks
 	effects []Effect
 }
 
-func begin(s State, at time.Time) *turn {
+func begin(s State, atMS int64) *turn {
 	s.Lines = slices.Clone(s.Lines)
 	s.Commands = slices.Clone(s.Commands)
-	return &turn{State: s, at: at}
+	return &turn{State: s, atMS: atMS}
 }
 
 func (t *turn) end(c Change) (State, Decision, error) {
 	if t.Exists() {
 		t.Version++
-		t.UpdatedAt = t.at
+		t.UpdatedAtMS = t.atMS
 	}
 	e := Event{Version: t.Version, RequestID: t.command.RequestID, ActorID: t.command.ActorID, Change: c}
 	return t.State, Decision{Event: e, Effects: t.effects}, nil
@@ -82,7 +81,7 @@ func (t *turn) place(p Place) (Change, error) {
 	if err := t.price(p.Lines); err != nil {
 		return nil, err
 	}
-	t.ID, t.UserID, t.Status, t.PlacedAt = p.OrderID, p.UserID, Reserving, t.at
+	t.ID, t.UserID, t.Status, t.PlacedAtMS = p.OrderID, p.UserID, Reserving, t.atMS
 	t.Currency, t.Contact, t.Payment.Method = p.Currency, p.Contact, p.Method
 	t.remember(0)
 	for _, l := range t.Lines {

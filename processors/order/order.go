@@ -21,8 +21,6 @@
 //   - A command that was answered gets the same answer again.
 package order
 
-import "time"
-
 const (
 	// MaxLines is how many lines an order has at most.
 	MaxLines = 100
@@ -34,24 +32,24 @@ const (
 
 // State is one order, whole. The zero State is no order.
 type State struct {
-	ID         string
-	UserID     string
-	Status     Status
-	Lines      []Line // Lines[i].Number is i+1
-	Currency   string
-	TotalMinor int64 // the sum of the lines' amounts
-	Contact    Contact
-	Payment    Payment
-	Reason     Reason // why it ended, or is ending, without a sale
-	EndsAs     Status // what an order in CANCELLING ends as
-	PlacedAt   time.Time
-	UpdatedAt  time.Time
-	Version    int64 // counts the order's events
-	Commands   []Answered
-	Waits      [delays]Wait // by Delay
-	Steps      int32        // how many requests went to the gateway; the last one's number
-	OpenStep   Step         // what the last request was, while it is unanswered
-	Refunds    int32        // the number of the newest refund
+	ID          string
+	UserID      string
+	Status      Status
+	Lines       []Line // Lines[i].Number is i+1
+	Currency    string
+	TotalMinor  int64 // the sum of the lines' amounts
+	Contact     Contact
+	Payment     Payment
+	Reason      Reason // why it ended, or is ending, without a sale
+	EndsAs      Status // what an order in CANCELLING ends as
+	PlacedAtMS  int64  // when the log took the order, in Unix milliseconds
+	UpdatedAtMS int64  // when it took what caused the newest version
+	Version     int64  // counts the order's events
+	Commands    []Answered
+	Waits       [delays]Wait // by Delay
+	Steps       int32        // how many requests went to the gateway; the last one's number
+	OpenStep    Step         // what the last request was, while it is unanswered
+	Refunds     int32        // the number of the newest refund
 }
 
 // Exists says whether there is an order at all.

@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 )
 
 // after plays inputs that must all be taken, beginning with a Place of one TEA at 350.
@@ -13,7 +12,7 @@ func after(t *testing.T, ins ...Input) State {
 	t.Helper()
 	var s State
 	for _, in := range append([]Input{tea("r1")}, ins...) {
-		next, d, err := Decide(s, in, time.Time{})
+		next, d, err := Decide(s, in, 0)
 		if err != nil || d.Ignored() {
 			t.Fatalf("%+v: %+v, %v", in, d, err)
 		}
@@ -70,7 +69,7 @@ func TestRefusalsInOrder(t *testing.T) {
 		{"a repeat of what was never placed", final, RepeatPlace{by("r9")}, CommandRefused{StateConflict}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, d, err := Decide(row.state, row.in, time.Time{})
+			s, d, err := Decide(row.state, row.in, 0)
 			if err != nil || d.Event.Change != row.want || len(d.Effects) > 0 {
 				t.Fatalf("got %#v, %v, %v, want %#v", d.Event.Change, d.Effects, err, row.want)
 			}
@@ -122,7 +121,7 @@ func TestNeverApplied(t *testing.T) {
 		{"gave back too much", refunding, result(3, StepRefund, OutcomeRefunded, 351), Impossible{}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, d, err := Decide(row.state, row.in, time.Time{})
+			s, d, err := Decide(row.state, row.in, 0)
 			if reflect.TypeOf(err) != reflect.TypeOf(row.want) {
 				t.Errorf("got %v, want a %T", err, row.want)
 			}
@@ -139,7 +138,7 @@ func TestNobodyAsksTwice(t *testing.T) {
 		"the next request is open": after(t, yes, isCreated),
 		"none is open":             after(t, yes, PaymentResult{Number: 1, Step: StepCreate, Outcome: OutcomeUnavailable}),
 	} {
-		if _, d, err := Decide(s, isCreated, time.Time{}); err != nil || !d.Ignored() {
+		if _, d, err := Decide(s, isCreated, 0); err != nil || !d.Ignored() {
 			t.Errorf("%s: %+v, %v", name, d, err)
 		}
 	}

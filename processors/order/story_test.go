@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the right side of testdata/*.txt")
@@ -97,7 +96,7 @@ func (s *told) happen(t *testing.T, line int, what string) []string {
 	if err != nil {
 		t.Fatalf("line %d: %q: %v", line, what, err)
 	}
-	after, d, err := Decide(s.State, in, time.Time{})
+	after, d, err := Decide(s.State, in, 0)
 	existed := s.Exists()
 	s.State = after
 	switch {

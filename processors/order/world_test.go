@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 )
@@ -285,7 +284,7 @@ func (w *world) mustMatter(in Input) {
 func (w *world) decide(in Input) (Decision, error) {
 	given := w.order
 	given.Lines, given.Commands = slices.Clone(given.Lines), slices.Clone(given.Commands)
-	at := time.Unix(int64(len(w.history)), 0)
+	at := int64(len(w.history))
 	after, d, err := Decide(w.order, in, at)
 	if !reflect.DeepEqual(w.order, given) {
 		w.Fatalf("%+v changed the state that it was given", in)
