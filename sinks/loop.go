@@ -78,7 +78,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		case !errors.Is(err, ErrMoved):
 			return fmt.Errorf("%s: %w", s.Topics.Group(s.Store.Group()), err)
 		}
-		// Others have our partitions. Leaving and joining again reads the positions anew.
+		// Others may have our partitions. Leaving and joining again reads the positions anew.
 		s.Log.Warn("joining again", "err", err)
 		s.metrics.moved.Inc()
 		if err := pause(ctx, s.Pace); err != nil {

@@ -28,7 +28,7 @@ func newMetrics(r prometheus.Registerer, sink string) (*metrics, error) {
 		dead: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_sink_dead_letters_total", ConstLabels: of,
 			Help: "Records put aside, by reason."}, []string{"reason"}),
 		moved: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_positions_moved_total", ConstLabels: of,
-			Help: "Times that another instance had written since we looked."}),
+			Help: "Times that the store was not where we left it, and the positions were read again."}),
 	}
 	if r == nil {
 		return m, nil

@@ -32,8 +32,9 @@ type Store interface {
 	Write(context.Context, Batch) error
 }
 
-// ErrMoved says that somebody else has written since we looked: we are, or have been, a zombie.
-var ErrMoved = errors.New("another writer has moved on from our position")
+// ErrMoved says that the store is not where we left it: somebody else has written since (we are, or have been, a
+// zombie), or its server crashed and lost its last commits.
+var ErrMoved = errors.New("the store is not where we left it: another instance wrote to it, or it lost its last commits")
 
 // Refused says that a store can never take a batch: some record in it is at fault.
 type Refused struct{ Err error }

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace/millrace/internal/audit"
 	inventoryv1 "github.com/millrace/millrace/internal/gen/shop/inventory/v1"
 	paymentv1 "github.com/millrace/millrace/internal/gen/shop/payment/v1"
+	"github.com/millrace/millrace/internal/local"
 	"github.com/millrace/millrace/internal/local/localtest"
 	"github.com/millrace/millrace/sinks"
 	"github.com/millrace/millrace/sinks/postgres"
@@ -43,7 +44,9 @@ type world struct {
 	results int32
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldIn(t, localtest.Postgres(t)) }
+
+func newWorldIn(t *testing.T, address string) *world {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	w := &world{T: t, ctx: ctx, brokers: localtest.Kafka(t), orders: make([]int64, 200), stock: make([]int64, 7)}
@@ -55,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.admin = admin
 	_, err = topics.Apply(ctx, admin, w.table, topics.Cluster{})
 	w.must(err)
-	w.address, w.pool = database(t, w.table)
+	w.address, w.pool = address, setUp(t, address, w.table)
 	w.events, err = kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.TransactionalID(w.table.Prefix+"events"), kgo.RecordPartitioner(topics.Partitioner()))
 	w.must(err)
 	t.Cleanup(w.events.Close)
@@ -350,6 +353,24 @@ func TestKilledAndFrozenSinksLeaveTheFoldOfTheLog(t *testing.T) {
 	}
 	w.must(second.Process.Signal(syscall.SIGCONT))
 	w.write(200)
+	w.awaitEnd()
+	w.mustBeTheFold()
+}
+
+func TestAServerThatCrashesLosesNothing(t *testing.T) {
+	stack := localtest.Stack(t, local.Options{Kafka: local.KafkaOptions{Off: true}})
+	w := newWorldIn(t, stack.PostgresURL())
+	w.orders = make([]int64, 5000)
+	for range 40 {
+		w.write(200)
+	}
+	w.start(postgres.New(w.pool, w.table))
+	for range 3 {
+		w.awaitWritten(w.written() + 1 + w.random.IntN(800))
+		w.must(stack.Postgres().Kill9())
+		w.must(stack.Postgres().Start(w.ctx))
+		w.pool.Reset()
+	}
 	w.awaitEnd()
 	w.mustBeTheFold()
 }

@@ -30,6 +30,11 @@ var table = topics.New(topics.Options{Prefix: "s.", Partitions: 3})
 func database(t testing.TB, table *topics.Table) (string, *pgxpool.Pool) {
 	t.Helper()
 	address := localtest.Postgres(t)
+	return address, setUp(t, address, table)
+}
+
+func setUp(t testing.TB, address string, table *topics.Table) *pgxpool.Pool {
+	t.Helper()
 	if err := postgres.Setup(t.Context(), address, table); err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +43,7 @@ func database(t testing.TB, table *topics.Table) (string, *pgxpool.Pool) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return address, pool
+	return pool
 }
 
 func TestOrdersKeepThePromises(t *testing.T) {
