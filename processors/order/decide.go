@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Decide is the rule. `atMS` is when the log took the input, in Unix milliseconds. The error is Malformed, Impossible or UnknownOrder, and
-// then the state is as it was.
+// Decide is the rule. atMS is when the log took the input, in Unix milliseconds. The error is Malformed, Impossible or
+// UnknownOrder, and then the state is as it was.
 //
 // Refused, in this order: a command for no order with NOT_FOUND (version 0, nothing kept); a request_id that came with
 // other content with IDEMPOTENCY_MISMATCH (a repeat with the same content gets its stored answer); the 33rd command
@@ -24,15 +24,16 @@ func Decide(s State, in Input, atMS int64) (State, Decision, error) {
 	if change == nil {
 		return t.State, Decision{}, nil
 	}
-	return t.end(change)
+	t.close(change)
+	return t.State, t.decision, nil
 }
 
 // turn is one decision in the making: the order as it becomes, and what is to be sent.
 type turn struct {
 	State
-	atMS    int64
-	command Command // zero when no client asks
-	effects []Effect
+	atMS     int64
+	command  Command // zero when no client asks
+	decision Decision
 }
 
 func begin(s State, atMS int64) *turn {
@@ -41,13 +42,13 @@ func begin(s State, atMS int64) *turn {
 	return &turn{State: s, atMS: atMS}
 }
 
-func (t *turn) end(c Change) (State, Decision, error) {
+// close makes the event of what changed. Without an order there is no version to count.
+func (t *turn) close(c Change) {
 	if t.Exists() {
 		t.Version++
 		t.UpdatedAtMS = t.atMS
 	}
-	e := Event{Version: t.Version, RequestID: t.command.RequestID, ActorID: t.command.ActorID, Change: c}
-	return t.State, Decision{Event: e, Effects: t.effects}, nil
+	t.decision.Event = Event{Version: t.Version, RequestID: t.command.RequestID, ActorID: t.command.ActorID, Change: c}
 }
 
 func (t *turn) take(in Input) (Change, error) {
@@ -282,7 +283,7 @@ func (t *turn) any(s LineStatus) bool {
 	return slices.ContainsFunc(t.Lines, func(l Line) bool { return l.Status == s })
 }
 
-func (t *turn) send(e Effect) { t.effects = append(t.effects, e) }
+func (t *turn) send(e Effect) { t.decision.Effects = append(t.decision.Effects, e) }
 
 // stop cancels the timer of a delay, if one is running.
 func (t *turn) stop(d Delay) { t.Waits[d].Running = false }
