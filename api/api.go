@@ -126,14 +126,19 @@ func (s *Server) assemble() error {
 		return err
 	}
 	around := &interceptor{log: s.cfg.Log, metrics: m, validate: validator}
-	options := []connect.HandlerOption{
+	s.handler = s.routes(m, handlerOptions(around))
+	return nil
+}
+
+// handlerOptions are those of every handler. The interceptor is outside of the recovery, so that a panic is measured
+// and told like any error.
+func handlerOptions(around *interceptor) []connect.HandlerOption {
+	return append(codecs(),
 		connect.WithReadMaxBytes(requestBytesMax),
 		connect.WithCompressMinBytes(compressFrom),
 		connect.WithInterceptors(around),
 		connect.WithRecover(around.panicked),
-	}
-	s.handler = s.routes(m, options)
-	return nil
+	)
 }
 
 func (s *Server) routes(m *metrics, options []connect.HandlerOption) http.Handler {

@@ -234,8 +234,13 @@ func TestPlainHTTP(t *testing.T) {
 	if code, said := post([]byte(`{"pageSize": 3}`), ""); code != http.StatusOK || said != "{}" {
 		t.Errorf("answered %d %s", code, said)
 	}
-	if code, said := post([]byte(`{"pageSize": `), ""); code != http.StatusBadRequest {
-		t.Errorf("broken JSON: %d %s", code, said)
+	for name, body := range map[string]string{"broken JSON": `{"pageSize": `, "nothing": "", "a wrong type": `{"pageSize": "many"}`} {
+		if code, said := post([]byte(body), ""); code != http.StatusBadRequest || !strings.Contains(said, "google.rpc.ErrorInfo") {
+			t.Errorf("%s: %d %s", name, code, said)
+		}
+	}
+	if code, said := post([]byte(`{"pageSize": 3, "fieldOfTomorrow": 1}`), ""); code != http.StatusOK {
+		t.Errorf("an unknown field: %d %s", code, said)
 	}
 	var bomb bytes.Buffer
 	w := gzip.NewWriter(&bomb)

@@ -113,7 +113,11 @@ func withinTime(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // valid checks a request by the rules in the schema.
 func (i *interceptor) valid(m any) error {
-	err := i.validate.Validate(m.(proto.Message))
+	message := m.(proto.Message)
+	if err := decoded(message); err != nil {
+		return err
+	}
+	err := i.validate.Validate(message)
 	var broken *protovalidate.ValidationError
 	if err == nil || !errors.As(err, &broken) {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace/millrace/api"
 	"github.com/millrace/millrace/api/auth"
@@ -117,6 +118,8 @@ func TestRefusals(t *testing.T) {
 			r.RequestId, r.Lines = requestOf(d, order), nil
 			r.Lines = append(r.Lines, line("CUP-RED", 1))
 		}), connect.CodeAlreadyExists, "IDEMPOTENCY_MISMATCH", "request_id"},
+		{"bytes that are no request", place(d.as("ada", auth.Customer, connect.WithCodec(noise{})), func(*orderv1.PlaceOrderRequest) {}), connect.CodeInvalidArgument, "INVALID_ARGUMENT", ""},
+		{"bytes that are no request, in gRPC", place(d.as("ada", auth.Customer, connect.WithCodec(noise{}), connect.WithGRPC()), func(*orderv1.PlaceOrderRequest) {}), connect.CodeInvalidArgument, "INVALID_ARGUMENT", ""},
 		{"too large", place(ada, func(r *orderv1.PlaceOrderRequest) { r.PaymentMethod = strings.Repeat("a", 1<<20) }), connect.CodeResourceExhausted, "REQUEST_TOO_LARGE", ""},
 
 		{"another's order", get(bob, order), connect.CodeNotFound, "NOT_FOUND", "order_id"},
@@ -211,3 +214,10 @@ func expired(t *testing.T, d *door) string {
 	})
 	return token
 }
+
+// noise sends bytes that no message begins with, and says that they are protobuf.
+type noise struct{}
+
+func (noise) Name() string                    { return "proto" }
+func (noise) Marshal(any) ([]byte, error)     { return []byte{0xff, 0xff, 0xff}, nil }
+func (noise) Unmarshal(b []byte, m any) error { return proto.Unmarshal(b, m.(proto.Message)) }
