@@ -74,6 +74,7 @@ type belt struct {
 	table   *topics.Table
 	adm     *kadm.Client
 	asker   *kgo.Client
+	metrics *prometheus.Registry // of the worker that began last
 }
 
 func newBelt(t *testing.T, till *till) *belt {
@@ -133,6 +134,8 @@ func (b *belt) worker(ordinal int) (stop func(), done <-chan error) {
 	b.t.Helper()
 	cfg := quick(b.brokers, b.table, b.url, ordinal)
 	cfg.Log = slog.New(slog.NewTextHandler(b.t.Output(), nil))
+	b.metrics = prometheus.NewRegistry()
+	cfg.Metrics = b.metrics
 	w, err := New(cfg)
 	if err != nil {
 		b.t.Fatal(err)
@@ -261,4 +264,24 @@ func (b *belt) settled() {
 		}
 	}
 	b.t.Fatalf("the lag is still %d", lag)
+}
+
+// sum adds up a family of the last worker's metrics: counters and gauges by value, histograms by count.
+func (b *belt) sum(name string) float64 {
+	b.t.Helper()
+	families, err := b.metrics.Gather()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			total := 0.0
+			for _, m := range f.Metric {
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+			return total
+		}
+	}
+	b.t.Fatalf("no metric %s", name)
+	return 0
 }

@@ -44,6 +44,13 @@ func TestOneResultForEachRequest(t *testing.T) {
 	if n := len(results.all); n != len(orders) {
 		t.Errorf("%d results of %d requests", n, len(orders))
 	}
+	for name, want := range map[string]float64{
+		"millrace_payment_steps_total": 50, "millrace_payment_gateway_seconds": 50, "millrace_payment_steps_in_flight": 0, "millrace_payment_lag_records": 0,
+	} {
+		if got := b.sum(name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
 }
 
 // The steps of one order run in order, one at a time; those of others do not wait for it.

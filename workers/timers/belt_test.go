@@ -75,6 +75,7 @@ type belt struct {
 	table   *topics.Table
 	setter  *kgo.Client
 	adm     *kadm.Client
+	metrics *prometheus.Registry // of the worker that began last
 }
 
 func newBelt(t *testing.T) *belt {
@@ -137,9 +138,10 @@ func (b *belt) timers(d orderv1.OrderDelay, from, n int) []*kgo.Record {
 // worker runs one in this process until the test ends or stop is called; its error comes out of done.
 func (b *belt) worker(ordinal int) (stop func(), done <-chan error) {
 	b.t.Helper()
+	b.metrics = prometheus.NewRegistry()
 	w, err := New(Config{
 		Brokers: b.brokers, Topics: b.table, Ordinal: ordinal, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil)),
-		Metrics: prometheus.NewRegistry(), SessionTimeout: sessionTimeout,
+		Metrics: b.metrics, SessionTimeout: sessionTimeout,
 	})
 	if err != nil {
 		b.t.Fatal(err)
@@ -383,4 +385,24 @@ func (b *belt) once(fired []*kgo.Record, want int) {
 	if len(times) != want {
 		b.t.Errorf("%d timers went off, want %d", len(times), want)
 	}
+}
+
+// sum adds up a family of the last worker's metrics: counters and gauges by value, histograms by count.
+func (b *belt) sum(name string) float64 {
+	b.t.Helper()
+	families, err := b.metrics.Gather()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			total := 0.0
+			for _, m := range f.Metric {
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+			return total
+		}
+	}
+	b.t.Fatalf("no metric %s", name)
+	return 0
 }

@@ -47,6 +47,11 @@ func TestTimersGoOffWhenTheyAreDue(t *testing.T) {
 	}
 	b.shortFirst(fired)
 	b.settled(payment, retry, poll)
+	for end := time.Now().Add(patienceOfTest); b.sum("millrace_timers_lateness_seconds") != 3*each || b.sum("millrace_timers_behind_seconds") > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%v timers were counted, want %d; behind by %v s with nothing due", b.sum("millrace_timers_lateness_seconds"), 3*each, b.sum("millrace_timers_behind_seconds"))
+		}
+	}
 }
 
 // shortFirst: all were set within a second, the delays are further apart.
