@@ -14,10 +14,11 @@ import (
 
 // role is a process of the system with somebody who starts it again when it ends, as a container platform would.
 type role struct {
-	name string
-	args []string
-	w    *world
-	log  *os.File
+	name    string
+	program string
+	args    []string
+	w       *world
+	log     *os.File
 
 	mu       sync.Mutex
 	cmd      *exec.Cmd
@@ -34,11 +35,16 @@ const (
 
 func (w *world) start(name string, args ...string) *role {
 	w.t.Helper()
+	return w.startProgram(name, binary, args...)
+}
+
+func (w *world) startProgram(name, program string, args ...string) *role {
+	w.t.Helper()
 	f, err := os.Create(filepath.Join(w.dir, name+".log"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r := &role{name: name, args: args, w: w, log: f, gone: make(chan struct{})}
+	r := &role{name: name, program: program, args: args, w: w, log: f, gone: make(chan struct{})}
 	w.roles = append(w.roles, r)
 	w.t.Cleanup(r.end)
 	started := make(chan error)
@@ -66,7 +72,7 @@ func (r *role) spawn() error {
 	if r.stopping {
 		return os.ErrProcessDone
 	}
-	cmd := exec.Command(binary, r.args...)
+	cmd := exec.Command(r.program, r.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.w.env, r.log, r.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	fmt.Fprintf(r.log, "--- start %d\n", r.starts)

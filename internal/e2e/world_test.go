@@ -44,6 +44,9 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *shippedRole != "" {
+		runShipped()
+	}
 	dir, err := os.MkdirTemp("", "millrace-e2e-")
 	if err != nil {
 		panic(err)
@@ -64,7 +67,7 @@ type options struct {
 	instances int // of each role
 	payment   time.Duration
 	gateway   []string // more flags of the simulator
-	own       bool     // a stack of its own, to hurt
+	shipped   bool     // order and inventory run on Goka as shipped, not on processors/transact
 }
 
 // sessionTimeout is short, so that a paused process is out of its groups soon.
@@ -105,7 +108,7 @@ func newWorld(t *testing.T, o options) *world {
 	w.startGateway(o.gateway)
 	w.run("prepare", "--sample")
 	w.openKeys()
-	w.startRoles(o.instances)
+	w.startRoles(o.instances, o.shipped)
 	return w
 }
 
@@ -126,10 +129,14 @@ func (w *world) startGateway(more []string) {
 }
 
 // startRoles starts as many of each role as there are instances, and waits until every API is ready.
-func (w *world) startRoles(instances int) {
+func (w *world) startRoles(instances int, shipped bool) {
 	for i := range instances {
 		n := fmt.Sprint(i)
 		for _, name := range []string{"inventory", "order", "payment", "timers", "sink-postgres"} {
+			if shipped && (name == "inventory" || name == "order") {
+				w.startProgram(name+"-"+n, os.Args[0], w.shippedArgs(name, n)...)
+				continue
+			}
 			w.start(name+"-"+n, "serve", name, "--instance", n)
 		}
 		address := freeAddress(w.t)
