@@ -114,7 +114,7 @@ func (c childConfig) passthrough(ctx context.Context) error {
 	t := c.table()
 	s, err := kgo.NewGroupTransactSession(
 		kgo.SeedBrokers(c.Brokers...), kgo.TransactionalID(c.Prefix+"pass"), kgo.ConsumerGroup(t.Group(topics.InventoryGroup)),
-		kgo.ConsumeTopics(t.Reservations.Name), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
+		kgo.ConsumeTopics(t.Reservations.Name), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.RecordPartitioner(topics.Partitioner()), kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.MaxBufferedRecords(200_000))
 	if err != nil {
 		return err
