@@ -29,7 +29,7 @@ lint: ## gofmt, go vet, staticcheck, buf lint, and no breaking change of a shape
 	$(LINT) ./...
 	$(MAKE) --no-print-directory $(PROTO)
 	$(BUF) lint
-	$(BUF) breaking --against schemas/released.binpb
+	$(BUF) breaking schemas/proto --against schemas/released.binpb
 
 # protovalidate's rules, out of the Go module that carries them.
 $(PROTO):
