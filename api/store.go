@@ -240,16 +240,8 @@ func scanOrder(row pgx.CollectableRow) (*storedOrder, error) {
 	o.Status = orderv1.OrderStatus(orderv1.OrderStatus_value["ORDER_STATUS_"+status])
 	o.Reason = orderv1.OrderReason(orderv1.OrderReason_value["ORDER_REASON_"+reason])
 	o.Payment.Status = orderv1.PaymentStatus(orderv1.PaymentStatus_value["PAYMENT_STATUS_"+paymentStatus])
-	if chargedMinor != 0 {
-		o.Payment.Charged = money(chargedMinor)
-	}
-	if refundedMinor != 0 {
-		o.Payment.Refunded = money(refundedMinor)
-	}
+	o.Payment.Charged, o.Payment.Refunded = money(chargedMinor), money(refundedMinor)
 	o.PlaceTime, o.UpdateTime = timestamppb.New(placed), timestamppb.New(updated)
-	if o.Contact.GetEmail() == "" && o.Contact.GetPhone() == "" {
-		o.Contact = nil
-	}
 	o.Lines, err = linesOf(lines, money)
 	return s, err
 }
