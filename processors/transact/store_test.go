@@ -184,3 +184,24 @@ func TestSeek(t *testing.T) {
 		it.Release()
 	}
 }
+
+// An abort must not bring back what a generation before the last commit remembers.
+func TestAbortAfterAGenerationHasPassed(t *testing.T) {
+	tab := newTable(newMemoryStore(), "t", 0, 4*entryBytes)
+	commit := func(keys ...string) {
+		for _, k := range keys {
+			tab.put(k, []byte("of "+strings.Join(keys, "")))
+		}
+		must(t, "commit", tab.commit)
+	}
+	commit("a", "b", "c") // more than a generation holds
+	if len(tab.values.old) == 0 {
+		t.Fatal("no generation has passed")
+	}
+	commit("a")
+	tab.put("a", []byte("not to be"))
+	tab.rollback()
+	if v, err := tab.value("a"); err != nil || string(v) != "of a" {
+		t.Fatalf("a is %q (%v)", v, err)
+	}
+}
