@@ -85,6 +85,9 @@ const (
 	// Bytes fetched per partition at once: several times batchRecords, small enough to interleave partitions.
 	fetchPartitionBytes = 512 << 10
 
+	// For how long a changelog keeps deletions (Kafka's default). A store may be half as old: reading back takes time.
+	defaultDeleteRetention = 24 * time.Hour
+
 	maxBufferedEmits  = 100_000
 	defaultBatchBytes = 1_000_012 // what brokers take by default
 	// franz-go looks for moved leaders and new topics no more often than this (its default: 5 s).

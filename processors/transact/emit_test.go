@@ -39,7 +39,7 @@ func (l ledger) work(t *testing.T, cfg Config, cb goka.ProcessCallback) *Instanc
 	done := make(chan error, 1)
 	go func() { done <- inst.Run(ctx, l.graph(cb)) }()
 	adm := l.admin(t)
-	within(t, 60*time.Second, "no lag", func() bool { return inst.Err() != nil || lag(t, adm, l.group(), l.in()) == 0 })
+	within(t, 60*time.Second, "no lag", func() bool { return inst.Err() != nil || inst.Ready() && lag(t, adm, l.group(), l.in()) == 0 })
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -267,11 +267,25 @@ func (e *engine) start(ctx context.Context) error {
 	if err := e.limits.learn(ctx, e.cl, e.plan.written...); err != nil {
 		return err
 	}
+	if err := e.learnRetention(ctx); err != nil {
+		return err
+	}
 	if err := e.begin(); err != nil {
 		return err
 	}
 	e.cl.AddConsumeTopics(e.plan.streams...)
 	return nil
+}
+
+// learnRetention asks how old a local store may be.
+func (e *engine) learnRetention(ctx context.Context) error {
+	if e.plan.table == "" {
+		return nil
+	}
+	m := &topicManager{logReader: logReaderOn(e.cl)}
+	ms, err := m.number(ctx, e.plan.table, "delete.retention.ms")
+	e.inst.deletions = time.Duration(ms) * time.Millisecond
+	return err
 }
 
 func (e *engine) begin() error {

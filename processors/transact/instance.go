@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
@@ -22,6 +23,8 @@ type Instance struct {
 	plan   *plan
 
 	meters *meters
+	// deletions is for how long the changelog keeps them.
+	deletions time.Duration
 
 	current atomic.Pointer[engine]
 	ready   atomic.Bool
@@ -99,7 +102,12 @@ func (i *Instance) Run(ctx context.Context, graph *goka.GroupGraph, opts ...goka
 	if err != nil {
 		return err
 	}
-	return i.cause(p.Run(ctx))
+	err = i.cause(p.Run(ctx))
+	if err != nil && ctx.Err() != nil && !isTerminal(err) { // goka's words for being told to stop
+		i.cfg.Logger.Info("transact: stopped", "group", i.plan.group, "ordinal", i.cfg.Ordinal, "err", err)
+		return nil
+	}
+	return err
 }
 
 // Ready says that the tables are read back and records are being processed (or that other instances have all partitions).
@@ -230,7 +238,7 @@ func (i *Instance) newTable(topic string, partition int32) (*table, error) {
 
 func (i *Instance) backend(topic string, partition int32) (backend, error) {
 	if i.cfg.Dir != "" {
-		return openLevelStore(filepath.Join(i.cfg.Dir, "tables"), topic, partition)
+		return openFreshLevelStore(filepath.Join(i.cfg.Dir, "tables"), topic, partition, i.deletions/2)
 	}
 	if i.memories[partition] == nil {
 		i.memories[partition] = newMemoryStore()

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/lovoo/goka/storage"
 	"github.com/syndtr/goleveldb/leveldb"
@@ -14,6 +16,28 @@ import (
 	levelfiles "github.com/syndtr/goleveldb/leveldb/storage"
 	"github.com/syndtr/goleveldb/leveldb/util"
 )
+
+// openFreshLevelStore opens a store that is no older than maxAge, or else begins a new one. An old one may hold keys that
+// were deleted since, and whose deletions are no longer in the changelog: compaction drops them after
+// delete.retention.ms.
+func openFreshLevelStore(dir, topic string, partition int32, maxAge time.Duration) (*levelStore, error) {
+	s, err := openLevelStore(dir, topic, partition)
+	if err != nil {
+		return nil, err
+	}
+	age, err := s.age()
+	if err == nil && age <= maxAge {
+		return s, nil
+	}
+	if err := errors.Join(err, s.close(), os.RemoveAll(levelPath(dir, topic, partition))); err != nil {
+		return nil, fmt.Errorf("%w: begin anew: %w", ErrStore, err)
+	}
+	return openLevelStore(dir, topic, partition)
+}
+
+func levelPath(dir, topic string, partition int32) string {
+	return filepath.Join(dir, fmt.Sprintf("%s.%d", topic, partition))
+}
 
 // levelStore keeps one partition of a table in LevelDB. Keys carry a prefix, so that no key of a table can be mistaken for
 // the offset. Writes are not synced: a machine that loses power loses the latest batches whole, with their offset, and
@@ -29,6 +53,7 @@ var (
 	valuePrefix = byte('v')
 	valueRange  = util.Range{Start: []byte{valuePrefix}, Limit: []byte{valuePrefix + 1}}
 	offsetKey   = []byte("offset")
+	timeKey     = []byte("time")
 )
 
 const (
@@ -37,7 +62,7 @@ const (
 )
 
 func openLevelStore(dir, topic string, partition int32) (*levelStore, error) {
-	path := filepath.Join(dir, fmt.Sprintf("%s.%d", topic, partition))
+	path := levelPath(dir, topic, partition)
 	files, err := levelfiles.OpenFile(path, false)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrStore, path, err)
@@ -63,15 +88,26 @@ func (s *levelStore) get(key string) ([]byte, error) {
 	return v, err
 }
 
-func (s *levelStore) offset() (int64, bool, error) {
-	v, err := s.db.Get(offsetKey, nil)
+func (s *levelStore) offset() (int64, bool, error) { return s.number(offsetKey) }
+
+// age is how long ago the store was known to be complete. An empty one is as good as new.
+func (s *levelStore) age() (time.Duration, error) {
+	at, stored, err := s.number(timeKey)
+	if err != nil || !stored {
+		return 0, err
+	}
+	return time.Since(time.UnixMilli(at)), nil
+}
+
+func (s *levelStore) number(key []byte) (int64, bool, error) {
+	v, err := s.db.Get(key, nil)
 	switch {
 	case errors.Is(err, leveldb.ErrNotFound):
 		return 0, false, nil
 	case err != nil:
 		return 0, false, err
 	case len(v) != 8:
-		return 0, false, fmt.Errorf("offset of %d bytes", len(v))
+		return 0, false, fmt.Errorf("%s of %d bytes", key, len(v))
 	}
 	return int64(binary.BigEndian.Uint64(v)), true, nil
 }
@@ -86,9 +122,24 @@ func (s *levelStore) apply(writes []write, offset int64) error {
 			s.batch.Put(s.key, w.value)
 		}
 	}
-	var at [8]byte
-	binary.BigEndian.PutUint64(at[:], uint64(offset))
-	s.batch.Put(offsetKey, at[:])
+	s.put(offsetKey, offset)
+	s.put(timeKey, time.Now().UnixMilli())
+	return s.db.Write(&s.batch, nil)
+}
+
+func (s *levelStore) put(key []byte, number int64) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(number))
+	s.batch.Put(key, b[:])
+}
+
+// complete notes that nothing was missing until now.
+func (s *levelStore) complete() error {
+	if _, stored, err := s.offset(); err != nil || !stored {
+		return err
+	}
+	s.batch.Reset()
+	s.put(timeKey, time.Now().UnixMilli())
 	return s.db.Write(&s.batch, nil)
 }
 

@@ -67,7 +67,8 @@ func inRange(key, start, limit string) bool {
 	return key >= start && key < limit
 }
 
-func (s *memoryStore) close() error { return nil }
+func (s *memoryStore) complete() error { return nil } // it is gone with the process
+func (s *memoryStore) close() error    { return nil }
 
 type memoryIterator struct {
 	writes []write

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,20 @@ func TestSecondInstanceWithOurIDFencesUs(t *testing.T) {
 	}
 	if v := l.check(t, nil); !v.exact() {
 		t.Fatalf("%+v", v)
+	}
+}
+
+// An idle instance notices too.
+func TestSecondInstanceFencesAnIdleOne(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 2, 5)
+	first, stopFirst := run(t, Config{}, l)
+	within(t, 30*time.Second, "first is ready", first.Ready)
+	_, stopSecond := run(t, Config{}, l)
+	within(t, 30*time.Second, "first is fenced", func() bool { return first.Err() != nil })
+	wantError(t, stopFirst(), ErrFenced)
+	if err := stopSecond(); err != nil {
+		t.Fatalf("the one that took over: %v", err)
 	}
 }
 
@@ -252,6 +267,40 @@ func TestStoreOfAnotherChangelogIsRefused(t *testing.T) {
 		return err == nil
 	})
 	wantError(t, endsWith(t, Config{Dir: dir}, l.graph(l.decide)), ErrStoreAhead)
+}
+
+// A store is trusted for half as long as its changelog keeps deletions.
+func TestStoreIsAsOldAsDeletionsAllow(t *testing.T) {
+	t.Parallel()
+	l, dir := newLedger(t, 1, 5), t.TempDir()
+	l.load(t, 100, 1)
+	adm := l.admin(t)
+	readBack := func() (fetches int64) {
+		var n atomic.Int64
+		l.work(t, Config{Dir: dir, FailPoint: func(point string) {
+			if point == Recovering {
+				n.Add(1)
+			}
+		}}, l.decide).Close()
+		return n.Load()
+	}
+	readBack()
+	if n := readBack(); n != 0 {
+		t.Errorf("%d fetches to read back what the store has", n)
+	}
+	m := &topicManager{logReader: logReaderOn(client(t)), ctx: context.Background()}
+	must(t, "keep no deletions", func() error { return setConfig(adm, l.table(), "delete.retention.ms", "0") })
+	within(t, 20*time.Second, "the broker knows", func() bool {
+		n, err := m.number(context.Background(), l.table(), "delete.retention.ms")
+		return err == nil && n == 0
+	})
+	time.Sleep(2 * time.Millisecond) // the store's age is counted in them
+	if n := readBack(); n == 0 {
+		t.Error("a store that may be stale is trusted")
+	}
+	if v := l.check(t, nil); !v.exact() {
+		t.Errorf("%+v", v)
+	}
 }
 
 func TestPoisonWithoutDeadLettersStops(t *testing.T) {

@@ -15,6 +15,7 @@ type backend interface {
 	offset() (offset int64, stored bool, err error)
 	apply(writes []write, offset int64) error
 	iterator(start, limit []byte) (storage.Iterator, error)
+	complete() error // notes that up to now nothing is missing
 	close() error
 }
 
@@ -116,6 +117,9 @@ func (t *table) Open() error { return nil }
 
 func (t *table) Close() error {
 	err := t.catchUp()
+	if t.recovered {
+		err = errors.Join(err, t.complete())
+	}
 	if t.onClose != nil {
 		t.onClose()
 	}

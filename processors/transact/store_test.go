@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lovoo/goka/storage"
 	levelfiles "github.com/syndtr/goleveldb/leveldb/storage"
@@ -162,6 +163,25 @@ func TestReadingBackIsBatched(t *testing.T) {
 		t.Fatalf("x is %q", v)
 	}
 	must(t, "close", tab.Close)
+}
+
+// A store that was away for too long may hold what has been deleted since: it begins anew.
+func TestOldStoreIsDiscarded(t *testing.T) {
+	dir := t.TempDir()
+	for _, step := range []struct {
+		maxAge time.Duration
+		want   string
+	}{{time.Hour, ""}, {time.Hour, "v"}, {-time.Second, ""}, {time.Hour, "v"}} {
+		b, err := openFreshLevelStore(dir, "t", 0, step.maxAge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := b.get("k"); err != nil || string(v) != step.want {
+			t.Fatalf("k is %q (%v), want %q", v, err, step.want)
+		}
+		must(t, "apply", func() error { return b.apply([]write{{"k", []byte("v")}}, 1) })
+		must(t, "close", b.close)
+	}
 }
 
 func TestSeek(t *testing.T) {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -185,15 +185,23 @@ func (m *topicManager) offset(topic string, partition int32, when int64) (int64,
 func (m *topicManager) maxRecordBytes(ctx context.Context, topics []string) (map[string]int32, error) {
 	limits := map[string]int32{}
 	for _, t := range topics {
-		v, err := m.config(ctx, t, "max.message.bytes")
+		n, err := m.number(ctx, t, "max.message.bytes")
 		if err != nil {
 			return nil, err
 		}
-		n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s has max.message.bytes=%q", ErrTopic, t, v)
-		}
-		limits[t] = int32(n)
+		limits[t] = int32(min(n, math.MaxInt32))
 	}
 	return limits, nil
+}
+
+func (m *topicManager) number(ctx context.Context, topic, name string) (int64, error) {
+	v, err := m.config(ctx, topic, name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s has %s=%q", ErrTopic, topic, name, v)
+	}
+	return n, nil
 }

@@ -19,7 +19,7 @@ func ViewOptions(dir string, client ...kgo.Opt) []goka.ViewOption {
 			return newTopicManager(brokers, client)
 		}),
 		goka.WithViewStorageBuilder(func(topic string, partition int32) (storage.Storage, error) {
-			b, err := openBackend(dir, topic, partition)
+			b, err := openViewBackend(dir, topic, partition)
 			if err != nil {
 				return nil, err
 			}
@@ -28,9 +28,9 @@ func ViewOptions(dir string, client ...kgo.Opt) []goka.ViewOption {
 	}
 }
 
-func openBackend(dir, topic string, partition int32) (backend, error) {
+func openViewBackend(dir, topic string, partition int32) (backend, error) {
 	if dir == "" {
 		return newMemoryStore(), nil
 	}
-	return openLevelStore(dir, topic, partition)
+	return openFreshLevelStore(dir, topic, partition, defaultDeleteRetention/2)
 }
