@@ -82,6 +82,7 @@ func TestCrossOrigin(t *testing.T) {
 
 // TestStarting: until the API has caught up with the log, it neither says that it serves nor takes a command.
 func TestStarting(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	d := s.openWith([]string{nowhere(t)}, s.pool, api.Limits{})
 	_, err := d.as("ada", auth.Customer).PlaceOrder(t.Context(), connect.NewRequest(buy(line("CUP-BLUE", 1))))
@@ -103,6 +104,7 @@ func nowhere(t *testing.T) string {
 }
 
 func TestKafkaAway(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	d := s.open(api.Limits{}).ready()
 	ada := d.as("ada", auth.Customer)
@@ -125,6 +127,7 @@ func TestKafkaAway(t *testing.T) {
 }
 
 func TestPostgresAway(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	away, err := pgxpool.New(t.Context(), "postgres://nobody@"+nowhere(t)+"/nothing")
 	must(t, err)

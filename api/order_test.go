@@ -263,6 +263,7 @@ func TestRepeats(t *testing.T) {
 }
 
 func TestWaitForStatus(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	d := s.open(api.Limits{}).ready()
 	ada := d.as("ada", auth.Customer)
@@ -312,6 +313,7 @@ func TestWaitForStatus(t *testing.T) {
 
 // TestNoOutcomeInTime: the command is in the log; the caller is told so, and a repeat gets the outcome.
 func TestNoOutcomeInTime(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	d := s.open(api.Limits{}).ready()
 	ada := d.as("ada", auth.Customer)
@@ -336,6 +338,7 @@ func TestNoOutcomeInTime(t *testing.T) {
 // TestAReadWaitsForTheSink: an order that the log has is never NOT_FOUND, although neither Postgres nor this API's tail
 // knows it.
 func TestAReadWaitsForTheSink(t *testing.T) {
+	t.Parallel()
 	t.Run("broker in process", func(t *testing.T) { readWaitsForTheSink(t, openShop(t)) })
 	t.Run("Kafka", func(t *testing.T) { readWaitsForTheSink(t, openRealShop(t)) })
 }
@@ -375,6 +378,7 @@ func readWaitsForTheSink(t *testing.T, s *shop) {
 
 // TestReadYourWrite: what was just answered is read, although Postgres does not have it yet.
 func TestReadYourWrite(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	d := s.open(api.Limits{}).ready()
 	s.played.closed.Lock()

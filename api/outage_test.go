@@ -19,6 +19,7 @@ import (
 // TestServersComeBack: while a server hangs or is dead, calls say so in bounded time; when it is back, the same API
 // goes on, and the request that was refused leads to one order.
 func TestServersComeBack(t *testing.T) {
+	t.Parallel()
 	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
 	client, err := kgo.NewClient(kgo.SeedBrokers(stack.Kafka()...))
 	must(t, err)

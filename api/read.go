@@ -82,16 +82,17 @@ func (r reader) catchUp(ctx context.Context, id string) error {
 	}
 	for pause := firstLook; ; pause = min(2*pause, longestLook) {
 		next, err := r.store.sinkAt(ctx, r.sinkGroup, r.tail.orders.topic.Name, partition)
-		if err != nil {
-			return err
-		}
-		if next >= end {
+		switch {
+		case err == nil && next >= end:
 			return nil
+		case ctx.Err() != nil:
+			return readBehind(ctx, fmt.Errorf("the sink does not come to %d of partition %d in time", end, partition))
+		case err != nil:
+			return err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return readBehind(ctx, fmt.Errorf("the sink is at %d of partition %d, the log at %d", next, partition, end))
 		}
 	}
 }

@@ -65,7 +65,7 @@ const (
 
 // placing is what PlaceOrder needs to know, in one round trip: the order, if it is there already, and the offers.
 func (s store) placing(ctx context.Context, orderID string, skus []string) (*storedOrder, map[string]offer, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
 	var found *storedOrder
 	var offers map[string]offer
@@ -78,21 +78,21 @@ func (s store) placing(ctx context.Context, orderID string, skus []string) (*sto
 		offers, err = collectOffers(rows)
 		return err
 	})
-	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, nil, unanswered("price an order", err)
+	if err := s.pool.SendBatch(asking, batch).Close(); err != nil {
+		return nil, nil, unanswered(ctx, "price an order", err)
 	}
 	return found, offers, nil
 }
 
 func (s store) order(ctx context.Context, id string) (*storedOrder, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, oneOrder, id)
+	rows, err := s.pool.Query(asking, oneOrder, id)
 	if err != nil {
-		return nil, unanswered("read an order", err)
+		return nil, unanswered(ctx, "read an order", err)
 	}
 	found, err := atMostOne(pgx.CollectRows(rows, scanOrder))
-	return found, unanswered("read an order", err)
+	return found, unanswered(ctx, "read an order", err)
 }
 
 // orderPage says which orders to list: the empty string is any.
@@ -109,30 +109,30 @@ type orderPlace struct {
 }
 
 func (s store) orders(ctx context.Context, page orderPage) ([]*storedOrder, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
 	var after *time.Time
 	id := uuid.Nil
 	if page.after != nil {
 		after, id = &page.after.Time, page.after.ID
 	}
-	rows, err := s.pool.Query(ctx, manyOrder, page.user, page.status, after, id, page.size)
+	rows, err := s.pool.Query(asking, manyOrder, page.user, page.status, after, id, page.size)
 	if err != nil {
-		return nil, unanswered("list orders", err)
+		return nil, unanswered(ctx, "list orders", err)
 	}
 	found, err := pgx.CollectRows(rows, scanOrder)
-	return found, unanswered("list orders", err)
+	return found, unanswered(ctx, "list orders", err)
 }
 
 func (s store) offers(ctx context.Context, skus ...string) (map[string]offer, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, someOffers, skus)
+	rows, err := s.pool.Query(asking, someOffers, skus)
 	if err != nil {
-		return nil, unanswered("read offers", err)
+		return nil, unanswered(ctx, "read offers", err)
 	}
 	found, err := collectOffers(rows)
-	return found, unanswered("read offers", err)
+	return found, unanswered(ctx, "read offers", err)
 }
 
 // storedStock is a SKU of the catalogue, its stock (zero if there never was any) and whose it is.
@@ -142,15 +142,15 @@ type storedStock struct {
 }
 
 func (s store) stock(ctx context.Context, skus ...string) (map[string]storedStock, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, someStock, skus)
+	rows, err := s.pool.Query(asking, someStock, skus)
 	if err != nil {
-		return nil, unanswered("read stock", err)
+		return nil, unanswered(ctx, "read stock", err)
 	}
 	found, err := pgx.CollectRows(rows, scanStock)
 	if err != nil {
-		return nil, unanswered("read stock", err)
+		return nil, unanswered(ctx, "read stock", err)
 	}
 	bySKU := make(map[string]storedStock, len(found))
 	for _, f := range found {
@@ -160,22 +160,22 @@ func (s store) stock(ctx context.Context, skus ...string) (map[string]storedStoc
 }
 
 func (s store) stockPage(ctx context.Context, after, prefix string, size int) ([]storedStock, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, pageStock, after, prefix, size)
+	rows, err := s.pool.Query(asking, pageStock, after, prefix, size)
 	if err != nil {
-		return nil, unanswered("list stock", err)
+		return nil, unanswered(ctx, "list stock", err)
 	}
 	found, err := pgx.CollectRows(rows, scanStock)
-	return found, unanswered("list stock", err)
+	return found, unanswered(ctx, "list stock", err)
 }
 
 // sinkAt is how far the sink has come in a partition.
 func (s store) sinkAt(ctx context.Context, group, topic string, partition int32) (next int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	err = s.pool.QueryRow(ctx, sinkPlace, group, topic, partition).Scan(&next)
-	return next, unanswered("read the sink's place", err)
+	err = s.pool.QueryRow(asking, sinkPlace, group, topic, partition).Scan(&next)
+	return next, unanswered(ctx, "read the sink's place", err)
 }
 
 func atMostOne(found []*storedOrder, err error) (*storedOrder, error) {
@@ -264,10 +264,13 @@ func linesOf(raw []byte, money func(int64) *typev1.Money) ([]*orderv1.OrderLine,
 }
 
 // unanswered names an error of Postgres: one that says the question is wrong is our bug; everything else, the server's
-// absence above all, is POSTGRES_UNAVAILABLE.
-func unanswered(what string, err error) error {
-	if err == nil {
+// absence above all, is POSTGRES_UNAVAILABLE. When the caller's time was up before queryWait, it is nobody's fault.
+func unanswered(ctx context.Context, what string, err error) error {
+	switch {
+	case err == nil:
 		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
 	err = fmt.Errorf("postgres: %s: %w", what, err)
 	var said *pgconn.PgError

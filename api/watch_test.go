@@ -84,6 +84,7 @@ func TestWatchOrder(t *testing.T) {
 
 // TestStreamsEnd: by age, and when the server stops, both without an error.
 func TestStreamsEnd(t *testing.T) {
+	t.Parallel()
 	s := openShop(t)
 	young := s.open(api.Limits{StreamAge: 50 * time.Millisecond}).ready()
 	old := s.open(api.Limits{}).ready()
