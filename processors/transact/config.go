@@ -89,6 +89,7 @@ const (
 	defaultDeleteRetention = 24 * time.Hour
 
 	maxBufferedEmits  = 100_000
+	maxBufferedBytes  = 256 << 20
 	defaultBatchBytes = 1_000_012 // what brokers take by default
 	// franz-go looks for moved leaders and new topics no more often than this (its default: 5 s).
 	metadataMinAge = 250 * time.Millisecond

@@ -24,7 +24,7 @@
 //
 // # How
 //
-// One client is the group's consumer and its transactional producer. The loop in engine.go polls, hands batches of
+// One client is the group's consumer and its transactional producer. The loop (engine.run) polls, hands batches of
 // records to goka's partition processors, waits until their callbacks have returned, and ends the transaction; callbacks
 // and engine take turns, so every transaction ends between two records. It ends when all that has arrived is processed,
 // after Config.CommitInterval, or at a cap derived from it: one setting, low latency at low load, large transactions at

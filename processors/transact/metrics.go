@@ -1,7 +1,7 @@
 package transact
 
 import (
-	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -63,11 +63,14 @@ func newMeters(r prometheus.Registerer, group string, ordinal int) (*meters, err
 	if r == nil {
 		return m, nil
 	}
-	var err error
-	for _, c := range m.all {
-		err = errors.Join(err, r.Register(c))
+	for n, c := range m.all {
+		if err := r.Register(c); err != nil {
+			m.all = m.all[:n] // the rest belong to somebody else
+			m.unregister()
+			return nil, fmt.Errorf("%w: metrics of %s/%d: %w", ErrConfig, group, ordinal, err)
+		}
 	}
-	return m, err
+	return m, nil
 }
 
 func (m *meters) unregister() {
