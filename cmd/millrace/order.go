@@ -218,6 +218,11 @@ func parseStatus(s string) (orderv1.OrderStatus, error) {
 
 func printOrder(w io.Writer, o *orderv1.Order) {
 	printOrderLine(w, o)
+	printOrderDetails(w, o)
+}
+
+// printOrderDetails is what is below the order's first line: its lines and its payment.
+func printOrderDetails(w io.Writer, o *orderv1.Order) {
 	for _, l := range o.GetLines() {
 		fmt.Fprintf(w, "  %2d  %-20s %6d x %12s = %14s  %s", l.GetLine(), l.GetSku(), l.GetQuantity(), money(l.GetUnitPrice()), money(l.GetAmount()), short(l.GetStatus().String(), "LINE_STATUS_"))
 		if l.GetReason() != orderv1.OrderReason_ORDER_REASON_UNSPECIFIED {
@@ -238,7 +243,11 @@ func printOrder(w io.Writer, o *orderv1.Order) {
 }
 
 func printOrderLine(w io.Writer, o *orderv1.Order) {
-	fmt.Fprintf(w, "%s  v%-3d %-16s %14s  %s", o.GetId(), o.GetVersion(), short(o.GetStatus().String(), "ORDER_STATUS_"), money(o.GetTotal()), o.GetUpdateTime().AsTime().Format("2006-01-02 15:04:05.000"))
+	payment := ""
+	if s := o.GetPayment().GetStatus(); s != orderv1.PaymentStatus_PAYMENT_STATUS_UNSPECIFIED {
+		payment = short(s.String(), "PAYMENT_STATUS_")
+	}
+	fmt.Fprintf(w, "%s  v%-2d  %s  %-16s %-10s %14s", o.GetId(), o.GetVersion(), o.GetUpdateTime().AsTime().Format("2006-01-02 15:04:05.000"), short(o.GetStatus().String(), "ORDER_STATUS_"), payment, money(o.GetTotal()))
 	if o.GetReason() != orderv1.OrderReason_ORDER_REASON_UNSPECIFIED {
 		fmt.Fprintf(w, "  %s", short(o.GetReason().String(), "ORDER_REASON_"))
 	}

@@ -158,14 +158,14 @@ func (r *replay) place(ctx context.Context, c *client, ps []purchase, hash []byt
 	if r.perSecond > 0 {
 		pace = rate.NewLimiter(rate.Limit(r.perSecond), 1)
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, calls := errgroup.WithContext(ctx)
 	g.SetLimit(r.concurrency)
 	for _, p := range ps {
-		if err := pace.Wait(ctx); err != nil {
+		if err := pace.Wait(calls); err != nil {
 			break // g.Wait says why
 		}
 		g.Go(func() error {
-			res, err := r.placeOne(ctx, c, p, hash, want)
+			res, err := r.placeOne(calls, c, p, hash, want)
 			if err != nil && !refusal(err) {
 				return fmt.Errorf("%s line %d: %w", r.file, p.line, explain(err))
 			}

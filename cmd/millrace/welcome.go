@@ -181,7 +181,7 @@ func (u *up) firstOrder(ctx context.Context, url string) error {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	printOrder(u.out, last)
+	printOrderDetails(u.out, last)
 	return nil
 }
 

@@ -3,6 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +56,9 @@ func TestTheShopUnderOneRoof(t *testing.T) {
 	w := newWorld(t, options{instances: 2, payment: 8 * time.Second})
 	t.Run("the last unit goes to one of 200", w.lastUnit)
 	t.Run("every way that ends without a sale", w.waysWithoutASale)
+	t.Run("cancelled while the stock is asked", w.cancelledWhileAsked)
 	t.Run("repeats", w.repeats)
+	t.Run("a purchase log", w.purchaseLog)
 	t.Run("poison", w.poison)
 	l := w.settle(60 * time.Second)
 	w.prove(l)
@@ -161,6 +166,76 @@ func (w *world) placeAndFollow(t *testing.T, card string, cancel bool) *orderv1.
 	}
 	t.Fatalf("order %s is %v after a minute", id, last.GetStatus())
 	return nil
+}
+
+// cancelledWhileAsked holds the inventory still, so that the order is cancelled before its line has an answer; the late
+// yes must be released.
+func (w *world) cancelledWhileAsked(t *testing.T) {
+	w.catalogue("CLOCK")
+	w.receive("CLOCK", 1)
+	c := w.as("ada")
+	for i := range len(w.apis) {
+		w.role(fmt.Sprint("inventory-", i)).pause()
+	}
+	res, err := c.orders.PlaceOrder(within(2*time.Second), connect.NewRequest(order("CLOCK", "pm_sim_pending")))
+	if err != nil || res.Msg.GetOrder().GetLines()[0].GetStatus() != orderv1.LineStatus_LINE_STATUS_ASKED {
+		t.Errorf("placed: %v, %v", res, err)
+	}
+	id := res.Msg.GetOrder().GetId()
+	end, err := c.orders.CancelOrder(within(2*time.Second), connect.NewRequest(&orderv1.CancelOrderRequest{RequestId: uuid.NewString(), OrderId: id}))
+	if err != nil || end.Msg.GetOrder().GetStatus() != orderv1.OrderStatus_ORDER_STATUS_CANCELLING {
+		t.Errorf("cancelled: %v, %v", end, err)
+	}
+	for i := range len(w.apis) {
+		w.role(fmt.Sprint("inventory-", i)).resume()
+	}
+	w.eventually(30*time.Second, "the order is cancelled and its line released", func() error {
+		got, err := c.orders.GetOrder(within(5*time.Second), connect.NewRequest(&orderv1.GetOrderRequest{OrderId: id}))
+		if err != nil {
+			return err
+		}
+		if o := got.Msg.GetOrder(); o.GetStatus() != cancelled || o.GetLines()[0].GetStatus() != orderv1.LineStatus_LINE_STATUS_RELEASED {
+			return fmt.Errorf("it is %v", o)
+		}
+		return nil
+	})
+}
+
+// purchaseLog replays a log, is cut off in the middle, and replays it again: every line is one order.
+func (w *world) purchaseLog(t *testing.T) {
+	w.receive("CD-CLASSIC", 10_000)
+	var log strings.Builder
+	log.WriteString("customer,day,units\n")
+	const lines = 120
+	units := 0
+	for i := range lines {
+		fmt.Fprintf(&log, "%04d,1997-01-%02d,%d\n", i%17, 1+i%28, 1+i%5)
+		units += 1 + i%5
+	}
+	file := filepath.Join(w.dir, "purchases.csv")
+	if err := os.WriteFile(file, []byte(log.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"order", "replay", file, "--header", "--customer", "customer", "--quantity", "units", "--sku", "CD-CLASSIC",
+		"--user-prefix", "replay-", "--api", w.apis[0], "--data", w.dir}
+	w.run(append(args, "--limit", fmt.Sprint(lines/2))...)
+	out := w.run(args...)
+	for _, want := range []string{fmt.Sprint(lines, " PAID"), fmt.Sprint(units, " units"), fmt.Sprint(lines/2, " had been placed before")} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	w.eventually(30*time.Second, "the orders are in Postgres", func() error {
+		db := w.connect()
+		defer db.Close(context.Background())
+		var orders, sold int
+		err := db.QueryRow(context.Background(), `SELECT count(DISTINCT o.id), coalesce(sum(l.quantity), 0) FROM orders o JOIN order_lines l ON l.order_id = o.id
+			WHERE o.user_id LIKE 'replay-%' AND o.status = 'PAID'`).Scan(&orders, &sold)
+		if err == nil && (orders != lines || sold != units) {
+			err = fmt.Errorf("%d orders of %d units, want %d of %d", orders, sold, lines, units)
+		}
+		return err
+	})
 }
 
 func (w *world) repeats(t *testing.T) {
