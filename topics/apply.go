@@ -16,6 +16,9 @@ import (
 // answer for it.
 const settleTimeout = 30 * time.Second
 
+// checkTimeout is how long Check gives the brokers to agree with each other.
+const checkTimeout = 2 * time.Second
+
 // NewAdmin connects for Plan, Check and Apply. Its client asks again at once about a topic that was unknown a moment
 // ago; with the usual five seconds, whoever creates topics waits for them. The caller closes it.
 func NewAdmin(brokers []string) (*kadm.Client, error) {
@@ -50,14 +53,21 @@ func PlanFor(ctx context.Context, adm *kadm.Client, t *Table, c Cluster) (Plan, 
 
 // Check returns a DifferenceError unless the cluster is as the table says: what every role asks before it starts.
 func Check(ctx context.Context, adm *kadm.Client, t *Table, c Cluster) error {
-	p, err := PlanFor(ctx, adm, t, c)
-	if err != nil {
-		return err
+	return agree(ctx, adm, t, c, checkTimeout)
+}
+
+// agree looks until the cluster is as the table says, or the patience ends. Brokers learn of a new topic one after
+// another, so one that is asked may miss what another has just made; drift does not go away by waiting.
+func agree(ctx context.Context, adm *kadm.Client, t *Table, c Cluster, patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; {
+		p, err := PlanFor(ctx, adm, t, c)
+		switch {
+		case err != nil || p.Empty():
+			return err
+		case len(p.Drift) > 0 || time.Now().After(deadline) || pause(ctx) != nil:
+			return DifferenceError{p}
+		}
 	}
-	if !p.Empty() {
-		return DifferenceError{p}
-	}
-	return nil
 }
 
 // Apply creates the topics that are missing and commits the first offset, 0, for every group and partition that has
@@ -90,7 +100,7 @@ func Apply(ctx context.Context, adm *kadm.Client, t *Table, c Cluster) (Plan, er
 	if err := commitFirst(ctx, adm, again.Offsets); err != nil {
 		return plan, err
 	}
-	return plan, Check(ctx, adm, t, c)
+	return plan, agree(ctx, adm, t, c, settleTimeout)
 }
 
 // create makes the topics, those with the same settings in one request. One that another process made first is fine.

@@ -136,6 +136,21 @@ func TestApplyGuessesNoOffsetOfALogThatHasLostItsHead(t *testing.T) {
 	}
 }
 
+// grow adds a partition, and returns when the broker tells of it.
+func grow(t *testing.T, ctx context.Context, adm *kadm.Client, topic string) {
+	t.Helper()
+	if _, err := adm.CreatePartitions(ctx, 1, topic); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n != 4; {
+		all, err := adm.ListTopics(ctx, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = len(all[topic].Partitions)
+	}
+}
+
 func TestDriftIsNamedAndNotTouched(t *testing.T) {
 	adm := newAdmin(t)
 	ctx, table := applied(t, adm)
@@ -153,9 +168,7 @@ func TestDriftIsNamedAndNotTouched(t *testing.T) {
 	alter(table.OrderEvents.Name, "retention.ms", "1000")
 	alter(table.OrderTable.Name, "cleanup.policy", "delete")
 	alter(table.PaymentResults.Name, "max.message.bytes", "1000")
-	if _, err := adm.CreatePartitions(ctx, 1, table.Reservations.Name); err != nil {
-		t.Fatal(err)
-	}
+	grow(t, ctx, adm, table.Reservations.Name)
 
 	_, err := topics.Apply(ctx, adm, table, topics.Cluster{ReplicationFactor: 3, MinInSync: 2})
 	var differs topics.DifferenceError
