@@ -3,6 +3,7 @@ package transact
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/lovoo/goka/storage"
@@ -43,7 +44,8 @@ type table struct {
 	writes []write  // reused by commit
 	tail   atomic.Int64
 
-	// Reading back: writes gather until there are enough for a batch.
+	// Reading back: writes gather until there are enough for a batch. Goka may close a table while it marks it recovered.
+	reading   sync.Mutex
 	behind    []write
 	behindLen int
 	readTo    int64
@@ -116,6 +118,8 @@ func (t *table) rollback() {
 func (t *table) Open() error { return nil }
 
 func (t *table) Close() error {
+	t.reading.Lock()
+	defer t.reading.Unlock()
 	err := t.catchUp()
 	if t.recovered {
 		err = errors.Join(err, t.complete())
@@ -134,6 +138,8 @@ func (t *table) Has(key string) (bool, error) {
 func (t *table) Get(key string) ([]byte, error) { return t.backend.get(key) }
 
 func (t *table) Set(key string, value []byte) error {
+	t.reading.Lock()
+	defer t.reading.Unlock()
 	t.behind = append(t.behind, write{key, value})
 	t.behindLen += len(key) + len(value)
 	return nil
@@ -143,6 +149,8 @@ func (t *table) Delete(key string) error { return t.Set(key, nil) }
 
 // SetOffset follows each write that is read back. A view that has caught up shows it at once.
 func (t *table) SetOffset(offset int64) error {
+	t.reading.Lock()
+	defer t.reading.Unlock()
 	t.readTo = offset
 	if t.recovered || t.behindLen >= recoveryBatchBytes {
 		return t.catchUp()
@@ -162,6 +170,8 @@ func (t *table) catchUp() error {
 }
 
 func (t *table) GetOffset(byDefault int64) (int64, error) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
 	if t.readTo != noOffset {
 		return t.readTo, nil
 	}
@@ -173,6 +183,8 @@ func (t *table) GetOffset(byDefault int64) (int64, error) {
 }
 
 func (t *table) MarkRecovered() error {
+	t.reading.Lock()
+	defer t.reading.Unlock()
 	t.recovered = true
 	return t.catchUp()
 }
