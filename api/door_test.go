@@ -176,15 +176,16 @@ func TestRoomIsBounded(t *testing.T) {
 	ada := d.as("ada", auth.Customer)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s.played.pause.Lock()
 	inside := make(chan error, 1)
-	go func() {
-		_, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
-		inside <- err
-	}()
-	waiting(t, d, 1)
-	_, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
-	s.played.pause.Unlock()
+	var err error
+	s.played.asleep(func() {
+		go func() {
+			_, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
+			inside <- err
+		}()
+		waiting(t, d, 1)
+		_, err = ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
+	})
 	if r := refusalOf(err); r.code != connect.CodeResourceExhausted || r.reason != "OVERLOADED" {
 		t.Errorf("answered %v %+v", err, r)
 	}
@@ -198,17 +199,16 @@ func TestStopFinishesCalls(t *testing.T) {
 	ada := d.as("ada", auth.Customer)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s.played.pause.Lock()
-	answered := make(chan error, 1)
-	go func() {
-		_, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
-		answered <- err
-	}()
-	waiting(t, d, 1)
-	stopped := make(chan error, 1)
-	go func() { stopped <- d.stop() }()
-	eventually(t, "the API is not ready any more", func() bool { return !d.server.Ready() })
-	s.played.pause.Unlock()
+	answered, stopped := make(chan error, 1), make(chan error, 1)
+	s.played.asleep(func() {
+		go func() {
+			_, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
+			answered <- err
+		}()
+		waiting(t, d, 1)
+		go func() { stopped <- d.stop() }()
+		eventually(t, "the API is not ready any more", func() bool { return !d.server.Ready() })
+	})
 	must(t, <-answered)
 	must(t, <-stopped)
 }

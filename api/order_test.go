@@ -221,16 +221,16 @@ func TestRepeats(t *testing.T) {
 	})
 	t.Run("other content at once", func(t *testing.T) {
 		ask := buy(line("CUP-BLUE", 1))
-		s.played.pause.Lock() // so that both are in the log before the first is decided
 		errs := make(chan error, 2)
-		for _, a := range []*orderv1.PlaceOrderRequest{ask, other(ask)} {
-			go func() {
-				_, err := ada.PlaceOrder(ctx, connect.NewRequest(a))
-				errs <- err
-			}()
-		}
-		waiting(t, one, 2)
-		s.played.pause.Unlock()
+		s.played.asleep(func() { // so that both are in the log before the first is decided
+			for _, a := range []*orderv1.PlaceOrderRequest{ask, other(ask)} {
+				go func() {
+					_, err := ada.PlaceOrder(ctx, connect.NewRequest(a))
+					errs <- err
+				}()
+			}
+			waiting(t, one, 2)
+		})
 		a, b := refusalOf(<-errs), refusalOf(<-errs)
 		if a.reason+b.reason != "IDEMPOTENCY_MISMATCH" {
 			t.Fatalf("answered %+v and %+v; want one order and one mismatch", a, b)
@@ -317,14 +317,15 @@ func TestNoOutcomeInTime(t *testing.T) {
 	s := openShop(t)
 	d := s.open(api.Limits{}).ready()
 	ada := d.as("ada", auth.Customer)
-	s.played.pause.Lock()
 	ask := buy(line("CUP-BLUE", 1))
-	_, err := ada.PlaceOrder(t.Context(), within(time.Second, ask))
-	waiting(t, d, 0) // nothing is left behind for a call that has gone
-	s.played.pause.Unlock()
-	r := refusalOf(err)
+	var r refusal
+	s.played.asleep(func() {
+		_, err := ada.PlaceOrder(t.Context(), within(time.Second, ask))
+		r = refusalOf(err)
+		waiting(t, d, 0) // nothing is left behind for a call that has gone
+	})
 	if r.code != connect.CodeDeadlineExceeded || r.reason != "OUTCOME_PENDING" || r.metadata["order_id"] == "" {
-		t.Fatalf("answered %v %+v", err, r)
+		t.Fatalf("answered %+v", r)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

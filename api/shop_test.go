@@ -492,6 +492,13 @@ func (s *shop) exec(sql string, args ...any) {
 	}
 }
 
+// asleep runs f while nothing is decided.
+func (p *played) asleep(f func()) {
+	p.pause.Lock()
+	defer p.pause.Unlock()
+	f()
+}
+
 // settle returns when what was decided is in Postgres, too: an outcome is told before.
 func (p *played) settle() {
 	p.mu.Lock()
