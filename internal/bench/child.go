@@ -125,7 +125,9 @@ func (c childConfig) passthrough(ctx context.Context) error {
 			return err
 		}
 		for began := time.Now(); time.Since(began) < 100*time.Millisecond && ctx.Err() == nil; {
-			fs := s.PollRecords(ctx, 10_000)
+			poll, cancel := context.WithTimeout(ctx, 20*time.Millisecond) // the transaction must end when nothing more comes
+			fs := s.PollRecords(poll, 10_000)
+			cancel()
 			for it := fs.RecordIter(); !it.Done(); {
 				r := it.Next()
 				cause := topics.CauseOf(r)

@@ -57,7 +57,7 @@ func (b *bench) latencyOnce(ctx context.Context, brokers []string, side string, 
 	if _, err := topics.Apply(ctx, adm, t, topics.Cluster{}); err != nil {
 		return nil, err
 	}
-	if err := preload(ctx, brokers, t, benchSKUs, benchSKUs); err != nil {
+	if err := stockUp(ctx, brokers, t, benchSKUs, 1000*benchSKUs); err != nil {
 		return nil, err
 	}
 	c, err := b.spawn(childConfig{Side: side, Brokers: brokers, Prefix: t.Prefix, Dir: filepath.Join(b.dir, t.Prefix)})

@@ -8,10 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/twmb/franz-go/pkg/kgo"
-
-	inventoryv1 "github.com/millrace/millrace/internal/gen/shop/inventory/v1"
 	"github.com/millrace/millrace/topics"
 )
 
@@ -33,7 +29,7 @@ func recovery(ctx context.Context, b *bench) (result, error) {
 	if _, err := topics.Apply(ctx, adm, t, topics.Cluster{}); err != nil {
 		return result{}, err
 	}
-	if err := receiveAll(ctx, s.Kafka(), t, b.commands); err != nil {
+	if err := stockUp(ctx, s.Kafka(), t, b.commands, 200*b.commands); err != nil {
 		return result{}, err
 	}
 	c := childConfig{Side: "millrace", Brokers: s.Kafka(), Prefix: t.Prefix, Dir: filepath.Join(b.dir, "recovery"), Profile: b.profile}
@@ -82,29 +78,4 @@ func (b *bench) readyAfter(ctx context.Context, cfg childConfig) (time.Duration,
 	case <-ctx.Done():
 		return 0, 0, errors.New("it was not ready in time")
 	}
-}
-
-// receiveAll gives n SKUs stock.
-func receiveAll(ctx context.Context, brokers []string, t *topics.Table, n int) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(topics.Partitioner()), kgo.MaxBufferedRecords(200_000), kgo.ProducerLinger(5*time.Millisecond))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	var firstErr error
-	for i := range n {
-		cmd := &inventoryv1.InventoryCommand{
-			Sku: benchSKU(i), RequestId: uuid.Must(uuid.NewV7()).String(), ActorId: "bench",
-			Command: &inventoryv1.InventoryCommand_Receive{Receive: &inventoryv1.ReceiveStock{Quantity: 100}},
-		}
-		cl.Produce(ctx, t.InventoryCommands.Record(cmd, topics.Fresh("/bench", "")), func(_ *kgo.Record, err error) {
-			if err != nil && firstErr == nil {
-				firstErr = err
-			}
-		})
-	}
-	if err := cl.Flush(ctx); err != nil {
-		return err
-	}
-	return firstErr
 }

@@ -94,18 +94,22 @@ func (b *bench) reserveOnce(ctx context.Context, brokers []string, side string, 
 	if _, err := topics.Apply(ctx, adm, t, topics.Cluster{}); err != nil {
 		return 0, err
 	}
+	cfg := childConfig{Side: side, Brokers: brokers, Prefix: t.Prefix, Dir: filepath.Join(b.dir, t.Prefix)}
+	if side != "passthrough" {
+		if err := stockUp(ctx, brokers, t, skus, n); err != nil {
+			return 0, err
+		}
+		if err := b.runUntilDone(ctx, adm, t, cfg); err != nil {
+			return 0, err
+		}
+	}
 	if err := preload(ctx, brokers, t, skus, n); err != nil {
 		return 0, err
 	}
-	c, err := b.spawn(childConfig{Side: side, Brokers: brokers, Prefix: t.Prefix, Dir: filepath.Join(b.dir, t.Prefix), Profile: b.profile})
-	if err != nil {
+	cfg.Profile = b.profile
+	if err := b.runUntilDone(ctx, adm, t, cfg); err != nil {
 		return 0, err
 	}
-	defer c.stop()
-	if err := c.until(ctx, func() (bool, error) { return done(ctx, adm, t, side) }); err != nil {
-		return 0, err
-	}
-	c.stop()
 	rate, err := outcomes(ctx, brokers, t, side, skus, n)
 	if err == nil {
 		err = forget(ctx, adm, t)
@@ -113,8 +117,38 @@ func (b *bench) reserveOnce(ctx context.Context, brokers []string, side string, 
 	return rate, err
 }
 
-// preload receives stock for half of the commands, then writes the commands.
+func (b *bench) runUntilDone(ctx context.Context, adm *kadm.Client, t *topics.Table, cfg childConfig) error {
+	c, err := b.spawn(cfg)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	return c.until(ctx, func() (bool, error) { return done(ctx, adm, t, cfg.Side) })
+}
+
+// stockUp receives stock for half of the commands.
+func stockUp(ctx context.Context, brokers []string, t *topics.Table, skus, n int) error {
+	return produce(ctx, brokers, skus, func(i int) *kgo.Record {
+		cmd := &inventoryv1.InventoryCommand{
+			Sku: benchSKU(i), RequestId: uuid.Must(uuid.NewV7()).String(), ActorId: "bench",
+			Command: &inventoryv1.InventoryCommand_Receive{Receive: &inventoryv1.ReceiveStock{Quantity: int64(n / skus / 2)}},
+		}
+		return t.InventoryCommands.Record(cmd, topics.Fresh("/bench", ""))
+	})
+}
+
+// preload writes the commands.
 func preload(ctx context.Context, brokers []string, t *topics.Table, skus, n int) error {
+	order := uuid.New()
+	return produce(ctx, brokers, n, func(i int) *kgo.Record {
+		order[15], order[14], order[13] = byte(i), byte(i>>8), byte(i>>16)
+		m := &inventoryv1.Reservation{Sku: benchSKU(i % skus), OrderId: order.String(), Line: 1, Quantity: 1, Step: inventoryv1.ReservationStep_RESERVATION_STEP_RESERVE}
+		return t.Reservations.Record(m, topics.Fresh("/bench", ""))
+	})
+}
+
+// produce writes n records and waits until all are acknowledged.
+func produce(ctx context.Context, brokers []string, n int, record func(i int) *kgo.Record) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(topics.Partitioner()),
 		kgo.MaxBufferedRecords(200_000), kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.SnappyCompression()))
 	if err != nil {
@@ -122,23 +156,12 @@ func preload(ctx context.Context, brokers []string, t *topics.Table, skus, n int
 	}
 	defer cl.Close()
 	var firstErr error
-	note := func(_ *kgo.Record, err error) {
-		if err != nil && firstErr == nil { // callbacks of one client come one at a time
-			firstErr = err
-		}
-	}
-	for i := range skus {
-		cmd := &inventoryv1.InventoryCommand{
-			Sku: benchSKU(i), RequestId: uuid.Must(uuid.NewV7()).String(), ActorId: "bench",
-			Command: &inventoryv1.InventoryCommand_Receive{Receive: &inventoryv1.ReceiveStock{Quantity: int64(n / skus / 2)}},
-		}
-		cl.Produce(ctx, t.InventoryCommands.Record(cmd, topics.Fresh("/bench", "")), note)
-	}
-	order := uuid.New()
 	for i := range n {
-		order[15], order[14], order[13] = byte(i), byte(i>>8), byte(i>>16)
-		m := &inventoryv1.Reservation{Sku: benchSKU(i % skus), OrderId: order.String(), Line: 1, Quantity: 1, Step: inventoryv1.ReservationStep_RESERVATION_STEP_RESERVE}
-		cl.Produce(ctx, t.Reservations.Record(m, topics.Fresh("/bench", "")), note)
+		cl.Produce(ctx, record(i), func(_ *kgo.Record, err error) {
+			if err != nil && firstErr == nil { // callbacks of one client come one at a time
+				firstErr = err
+			}
+		})
 	}
 	if err := cl.Flush(ctx); err != nil {
 		return err

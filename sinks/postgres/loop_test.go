@@ -373,4 +373,9 @@ func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	}
 	w.awaitEnd()
 	w.mustBeTheFold()
+	// A log that has gone quiet brings nothing back: what was written last must be there by itself.
+	w.must(stack.Postgres().Kill9())
+	w.must(stack.Postgres().Start(w.ctx))
+	w.pool.Reset()
+	w.mustBeTheFold()
 }

@@ -112,10 +112,10 @@ func (s *Store) Write(ctx context.Context, b sinks.Batch) error {
 }
 
 // settings hold for one transaction. Plans keep to index look-ups: they are made once, when the tables are empty and
-// reading them whole looks cheap, and are kept while the tables grow. The commit does not wait for the disk: a server
-// that crashes loses the newest batches with their positions, and they are read from the log again.
+// reading them whole looks cheap, and are kept while the tables grow. The commit waits for the disk: what a crash took
+// back would be missing, or old, until the next event of the same partition shows that the position has moved back.
 const settings = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-	set_config('enable_mergejoin', 'off', true), set_config('synchronous_commit', 'off', true)`
+	set_config('enable_mergejoin', 'off', true), set_config('synchronous_commit', 'on', true)`
 
 const movePositions = `UPDATE sink_offsets o SET next_offset = m.past
 	FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS m (topic, partition, first, past)
