@@ -3,6 +3,7 @@ package transact
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -93,7 +94,8 @@ func (r *logReader) awaitDecided(ctx context.Context, topic string, partition in
 		case stable >= high:
 			return nil
 		case time.Now().After(late):
-			return fmt.Errorf("%w: %s/%d is stable to %d of %d after %v", ErrRecoveryTimeout, topic, partition, stable, high, r.timeout)
+			return fmt.Errorf("%w: %s/%d is stable to %d of %d after %v, because of %s",
+				ErrRecoveryTimeout, topic, partition, stable, high, r.timeout, r.holders(ctx, topic, partition))
 		}
 		select {
 		case <-ctx.Done():
@@ -101,6 +103,23 @@ func (r *logReader) awaitDecided(ctx context.Context, topic string, partition in
 		case <-time.After(decidedPoll):
 		}
 	}
+}
+
+// holders names the producers whose transactions are open, for a person, and for Kafka's kafka-transactions tool.
+func (r *logReader) holders(ctx context.Context, topic string, partition int32) string {
+	var set kadm.TopicsSet
+	set.Add(topic, partition)
+	described, err := r.adm.DescribeProducers(ctx, set)
+	if err != nil {
+		return "producers that cannot be described: " + err.Error()
+	}
+	var open []string
+	for _, p := range described[topic].Partitions[partition].ActiveProducers {
+		if p.CurrentTxnStartOffset >= 0 {
+			open = append(open, fmt.Sprintf("producer %d, epoch %d, since offset %d", p.ProducerID, p.ProducerEpoch, p.CurrentTxnStartOffset))
+		}
+	}
+	return strings.Join(open, "; ")
 }
 
 // lastVisible looks back from high, further each time, for the last record that a read-committed reader sees.

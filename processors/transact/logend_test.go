@@ -96,6 +96,9 @@ func TestEndWaitsForOpenTransactions(t *testing.T) {
 	w.begin("a")
 	_, _, err := w.reader(300*time.Millisecond).end(context.Background(), w.topic, 0)
 	wantError(t, err, ErrRecoveryTimeout)
+	if id, epoch, _ := w.cl.ProducerID(context.Background()); !strings.Contains(err.Error(), fmt.Sprintf("producer %d, epoch %d", id, epoch)) {
+		t.Errorf("%v does not name producer %d", err, id)
+	}
 	ended := make(chan int64, 1)
 	go func() {
 		end, _, _ := w.reader(30*time.Second).end(context.Background(), w.topic, 0)
