@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/internal/local"
@@ -178,12 +179,13 @@ func TestBrokerDies(t *testing.T) {
 	first := append([]*process{}, fl.running...)
 	feed := l.feed(t, client(t))
 	for range 2 {
-		seen := len(readAll(t, l.out()))
-		within(t, 60*time.Second, "work goes on", func() bool { return len(readAll(t, l.out())) > seen+500 })
+		done := l.done(t)
+		within(t, 60*time.Second, "work goes on", func() bool { return l.done(t) > done+500 })
 		must(t, "kill the broker", stack.Broker(0).Kill9)
 		must(t, "start it again", func() error { return stack.Broker(0).Start(context.Background()) })
 	}
 	poisonous := feed.end()
+	l.abortHanging(t)
 	fl.settle(l)
 	if v := l.check(t, isPoison); !v.exact() {
 		t.Errorf("%+v", v)
@@ -194,4 +196,51 @@ func TestBrokerDies(t *testing.T) {
 			t.Errorf("instance %d ended", n)
 		}
 	}
+}
+
+// done counts the commands that are committed.
+func (l ledger) done(t *testing.T) (n int64) {
+	at, err := l.admin(t).FetchOffsets(context.Background(), l.group())
+	if err != nil {
+		return 0
+	}
+	at.Each(func(o kadm.OffsetResponse) { n += o.At })
+	return n
+}
+
+// abortHanging does what an operator does with kafka-transactions.sh after Kafka has lost a marker. A broker 4.3.1 that
+// was killed while it was aborting a transaction, and that is slow to come back, may take the abort for done before it
+// knows where the partitions are; the transaction then stays open in their logs for ever, with nobody to end it.
+func (l ledger) abortHanging(t *testing.T) {
+	adm, ctx := l.admin(t), context.Background()
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if lag(t, adm, l.group(), l.in()) == 0 {
+			return
+		}
+	}
+	var set kadm.TopicsSet
+	for p := range l.partitions {
+		set.Add(l.table(), p)
+		set.Add(l.out(), p)
+	}
+	described, err := adm.DescribeProducers(ctx, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, err := adm.ListTransactions(ctx, nil, []string{"Ongoing", "PrepareCommit", "PrepareAbort"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive := map[int64]bool{}
+	ends.Each(func(tx kadm.ListedTransaction) { alive[tx.ProducerID] = true })
+	described.EachProducer(func(p kadm.DescribedProducer) {
+		if p.CurrentTxnStartOffset < 0 || alive[p.ProducerID] {
+			return
+		}
+		var at kadm.TopicsSet
+		at.Add(p.Topic, p.Partition)
+		_, err := adm.WriteTxnMarkers(ctx, kadm.TxnMarkers{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch,
+			CoordinatorEpoch: p.CoordinatorEpoch, Topics: at})
+		t.Logf("Kafka has lost the end of a transaction: aborted %+v (%v)", p, err)
+	})
 }
