@@ -107,6 +107,6 @@ func paymentRequest(s order.State, r order.Request) *paymentv1.PaymentRequest {
 	return &paymentv1.PaymentRequest{
 		OrderId: s.ID, Step: paymentv1.PaymentStep(r.Step), StepNumber: r.Number, IntentId: r.IntentID,
 		AmountMinor: r.AmountMinor, CurrencyCode: s.Currency, PaymentMethod: s.Payment.Method, UserId: s.UserID,
-		Email: s.Contact.Email, RefundNumber: r.RefundNumber,
+		Email: s.Contact.Email, RefundNumber: r.RefundNumber, FirstCreateUnixMs: s.FirstCreateMS,
 	}
 }

@@ -29,7 +29,7 @@ func (orderTable) Decode(data []byte) (any, error) {
 func wireState(s order.State) *orderv1.OrderState {
 	m := &orderv1.OrderState{
 		Order: wireOrder(s), PaymentSteps: s.Steps, OpenStep: int32(s.OpenStep), EndsAs: orderv1.OrderStatus(s.EndsAs),
-		RefundNumber: s.Refunds, Generations: map[int32]int32{},
+		RefundNumber: s.Refunds, Generations: map[int32]int32{}, Asks: s.Asks, FirstCreateUnixMs: s.FirstCreateMS,
 	}
 	for _, a := range s.Commands {
 		m.Commands = append(m.Commands, &orderv1.AnsweredCommand{
@@ -90,6 +90,7 @@ func ruleState(m *orderv1.OrderState) order.State {
 		Payment: rulePayment(o.GetPayment()), Reason: order.Reason(o.GetReason()), EndsAs: order.Status(m.EndsAs),
 		PlacedAtMS: o.GetPlaceTime().AsTime().UnixMilli(), UpdatedAtMS: o.GetUpdateTime().AsTime().UnixMilli(), Version: o.GetVersion(),
 		Steps: m.PaymentSteps, OpenStep: order.Step(m.OpenStep), Refunds: m.RefundNumber,
+		Asks: m.Asks, FirstCreateMS: m.FirstCreateUnixMs,
 	}
 	for _, l := range o.GetLines() {
 		s.Lines = append(s.Lines, order.Line{

@@ -40,6 +40,14 @@ func TestOrderTableLosesNothing(t *testing.T) {
 	})
 }
 
+// TestRequestSaysWhenCreateWasFirst, whatever it asks: the payment worker goes by it.
+func TestRequestSaysWhenCreateWasFirst(t *testing.T) {
+	m := paymentRequest(order.State{FirstCreateMS: 42}, order.Request{Step: order.StepCancel, Number: 7})
+	if m.FirstCreateUnixMs != 42 {
+		t.Errorf("%v", m)
+	}
+}
+
 func drawOrder(t *rapid.T) order.State {
 	text, number := rapid.StringN(0, 20, 80), rapid.Int64()
 	small := func(name string, most int) int { return rapid.IntRange(0, most).Draw(t, name) }
@@ -53,6 +61,7 @@ func drawOrder(t *rapid.T) order.State {
 		},
 		Reason: order.Reason(small("reason", 11)), EndsAs: order.Status(small("ends as", 10)), PlacedAtMS: at("placed"), UpdatedAtMS: at("updated"),
 		Version: number.Draw(t, "version"), Steps: rapid.Int32().Draw(t, "steps"), OpenStep: order.Step(small("open", 5)), Refunds: rapid.Int32().Draw(t, "refunds"),
+		Asks: rapid.Int32().Draw(t, "asks"), FirstCreateMS: at("create"),
 	}
 	for i := range small("lines", 4) {
 		s.Lines = append(s.Lines, order.Line{

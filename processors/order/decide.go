@@ -42,11 +42,19 @@ func begin(s State, atMS int64) *turn {
 	return &turn{State: s, atMS: atMS}
 }
 
+// keepDeadline holds that no order waits for ever, whatever was lost: one that is not final has a deadline running.
+func (t *turn) keepDeadline() {
+	if !t.Status.Final() && !t.Waits[DelayPayment].Running {
+		t.start(DelayPayment)
+	}
+}
+
 // close makes the event of what changed. Without an order there is no version to count.
 func (t *turn) close(c Change) {
 	if t.Exists() {
 		t.Version++
 		t.UpdatedAtMS = t.atMS
+		t.keepDeadline()
 	}
 	t.decision.Event = Event{Version: t.Version, RequestID: t.command.RequestID, ActorID: t.command.ActorID, Change: c}
 }
@@ -88,7 +96,6 @@ func (t *turn) place(p Place) (Change, error) {
 	for _, l := range t.Lines {
 		t.send(Reserve{l.Number, l.SKU, l.Quantity})
 	}
-	t.start(DelayPayment)
 	return Placed{}, nil
 }
 
@@ -223,11 +230,7 @@ func (t *turn) timeout(o Timeout) Change {
 	t.stop(o.Delay)
 	switch o.Delay {
 	case DelayPayment:
-		if t.Status == Reserving {
-			t.abandon(Rejected, ReservationDeadline)
-		} else {
-			t.abandon(PaymentFailed, PaymentDeadline)
-		}
+		t.overdue()
 		return DeadlinePassed{}
 	case DelayPoll, DelayRetry:
 		t.ask(t.next())
@@ -239,12 +242,28 @@ func (t *turn) timeout(o Timeout) Change {
 	panic(fmt.Sprintf("order: nothing waits for %v", o.Delay))
 }
 
+// overdue ends what has lasted as long as it may. An order that is ending already cannot be given up: the gateway is
+// asked again for what it owes, because the request or its answer may be lost. A line is not asked again, because a SKU
+// would hold twice: until somebody replays its answer the deadline comes again and again, and is seen.
+func (t *turn) overdue() {
+	switch t.Status {
+	case Reserving:
+		t.abandon(Rejected, ReservationDeadline)
+	case PaymentPending:
+		t.abandon(PaymentFailed, PaymentDeadline)
+	case Cancelling:
+		if !t.Payment.Status.settled() {
+			t.ask(t.next())
+		}
+	default:
+		panic(fmt.Sprintf("order: %v has no deadline", t.Status))
+	}
+}
+
 // abandon begins the end without a sale. Every hold is given back now: a success that comes later is refunded.
 func (t *turn) abandon(end Status, why Reason) {
 	t.Status, t.EndsAs, t.Reason = Cancelling, end, why
-	t.stop(DelayPayment)
-	t.stop(DelayPoll)
-	t.stop(DelayRetry)
+	t.stop(DelayPayment) // the end has one of its own
 	for i := range t.Lines {
 		if t.Lines[i].Status == Held {
 			t.release(&t.Lines[i])
@@ -267,6 +286,7 @@ func (t *turn) conclude() {
 
 func (t *turn) finish(end Status) {
 	t.Status, t.EndsAs = end, 0
+	t.stop(DelayPayment)
 	t.start(DelayForget)
 }
 

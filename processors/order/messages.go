@@ -104,7 +104,7 @@ type (
 	PaymentAdvanced struct{ Number int32 }
 	// CancelAccepted says that the order ends, or was ending already.
 	CancelAccepted struct{}
-	// DeadlinePassed says that the status had lasted as long as it may.
+	// DeadlinePassed says that the status had lasted as long as it may; in CANCELLING, that it lasts still.
 	DeadlinePassed struct{}
 	// RetryDue says that the gateway is asked again.
 	RetryDue struct{}
@@ -143,7 +143,7 @@ type (
 	Ship Units
 )
 
-// Request asks the gateway for a step; a PaymentResult with its number comes back. A step that is tried again gets a
+// Request asks the gateway for a step; a PaymentResult with its number comes back, if neither is lost. A step that is tried again gets a
 // new number: what makes it the same step at the gateway is the order, the step and the refund's number.
 type Request struct {
 	Step         Step

@@ -12,12 +12,13 @@
 //	REJECTED | CANCELLED | PAYMENT_FAILED
 //
 // Promises, each held by a rapid test:
-//   - An order is final only when no line is ASKED and the gateway has given its last word. Until then a line is ASKED,
-//     a step at the gateway is open, or a timer is running: nothing is stranded.
+//   - An order is final only when no line is ASKED and the gateway has given its last word. Until then a deadline is
+//     running, and when it passes the gateway is asked again for what it owes: nothing is stranded, even if a request or
+//     an answer is lost.
 //   - Goods are shipped if and only if the order is PAID; otherwise nothing stays held.
 //   - Money stays with us if and only if the order is PAID; a success that comes too late is given back.
-//   - One request is open per line, one step per order. Holds are given back at once when the order begins to end,
-//     because a success after that is refunded, never shipped.
+//   - One request is open per line, one step per order; only the deadline gives a step up for the next. Holds are given
+//     back at once when the order begins to end, because a success after that is refunded, never shipped.
 //   - A command that was answered gets the same answer again.
 package order
 
@@ -28,6 +29,9 @@ const (
 	MaxQuantity = 10_000
 	// MaxCommands is how many commands an order remembers; more are refused.
 	MaxCommands = 32
+	// QuickAsks is how often an order that is ending asks the gateway for the same thing at short intervals; after that
+	// it asks once per deadline.
+	QuickAsks = 30
 )
 
 // State is one order, whole. The zero State is no order.
@@ -50,6 +54,11 @@ type State struct {
 	Steps       int32        // how many requests went to the gateway; the last one's number
 	OpenStep    Step         // what the last request was, while it is unanswered
 	Refunds     int32        // the number of the newest refund
+	Asks        int32        // in CANCELLING: how often the gateway was asked in a row for what it is asked now
+
+	// FirstCreateMS is when the log took what the first CREATE was asked for, in Unix milliseconds: the gateway knows
+	// for a limited time that a later CREATE is the same one.
+	FirstCreateMS int64
 }
 
 // Exists says whether there is an order at all.
@@ -206,7 +215,7 @@ type Delay uint8
 
 const (
 	DelayHold    Delay = iota + 1 // a cart's held line; no rule starts one yet
-	DelayPayment                  // the deadline of a payment, and of the reservations before it
+	DelayPayment                  // the deadline of whatever is not final: the reservations, the payment, the end
 	DelayPoll
 	DelayRetry
 	DelayForget

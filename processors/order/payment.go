@@ -9,7 +9,7 @@ import (
 func (t *turn) pay() {
 	t.Status, t.Payment.Status = PaymentPending, IntentRequested
 	t.ask(StepCreate)
-	t.start(DelayPayment)
+	t.stop(DelayPayment)
 }
 
 // next is the step that brings the payment on, from what the gateway last said: a step that could not reach the
@@ -30,9 +30,19 @@ func (t *turn) next() Step {
 	panic(fmt.Sprintf("order: nothing to ask the gateway in %v with the payment %v", t.Status, t.Payment.Status))
 }
 
+// ask opens a step. One that is still open is given up: its answer is ignored from now on, and the new one will know of
+// whatever it did.
 func (t *turn) ask(s Step) {
+	t.stop(DelayPoll)
+	t.stop(DelayRetry)
 	t.Steps++
 	t.OpenStep = s
+	if t.Status == Cancelling {
+		t.Asks++
+	}
+	if s == StepCreate && t.FirstCreateMS == 0 {
+		t.FirstCreateMS = t.atMS
+	}
 	r := Request{Step: s, Number: t.Steps, IntentID: t.Payment.IntentID}
 	switch {
 	case r.IntentID == "": // also to CANCEL what CREATE may have made, because it is found by making it again
@@ -118,7 +128,7 @@ func (t *turn) learn(r PaymentResult) {
 		t.Payment.RefundedMinor += r.AmountMinor
 		t.conclude()
 	case OutcomeUnavailable:
-		t.start(DelayRetry)
+		t.again(DelayRetry)
 	case OutcomeRefused:
 		t.refused(r)
 	default:
@@ -135,7 +145,16 @@ func (t *turn) pending(s Step) {
 		t.conclude()
 		return
 	}
-	t.start(DelayPoll)
+	t.again(DelayPoll)
+}
+
+// again waits before the gateway is asked again: shortly at first, and then, in an order that is ending, for the
+// deadline, so that one that hangs for days does not fill the log. An order that is not ending asks shortly until its
+// deadline ends it.
+func (t *turn) again(shortly Delay) {
+	if t.Asks < QuickAsks {
+		t.start(shortly)
+	}
 }
 
 func (t *turn) succeeded(charged int64) {
@@ -143,11 +162,11 @@ func (t *turn) succeeded(charged int64) {
 	if t.Status == Cancelling {
 		t.Payment.Status = IntentRefunding
 		t.Refunds++
+		t.Asks = 0
 		t.conclude()
 		return
 	}
 	t.Payment.Status = IntentSucceeded
-	t.stop(DelayPayment)
 	for i := range t.Lines {
 		l := &t.Lines[i]
 		l.Status = Shipped
@@ -167,10 +186,10 @@ func (t *turn) refused(r PaymentResult) {
 	case StepConfirm, StepPoll:
 		t.fail(PaymentRefused)
 	case StepCancel:
-		t.start(DelayRetry)
+		t.again(DelayRetry)
 	case StepRefund:
 		t.Refunds++
-		t.start(DelayRetry)
+		t.again(DelayRetry)
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// world is everything outside one order: SKUs that answer late, a gateway with a ledger of its own that loses answers,
-// timers that fire whenever they like, and a client who repeats.
+// world is everything outside one order: SKUs that answer late or never, a gateway with a ledger of its own that loses
+// answers and requests, timers that fire whenever they like, and a client who repeats.
 type world struct {
 	*rapid.T
 	order    State
@@ -24,6 +24,8 @@ type world struct {
 	timers   []Timer         // all that were ever started
 	history  []Input         // what was neither ignored nor refused as impossible
 	kind     bool            // from now on everything works at the first try
+	silent   bool            // a SKU's answer is lost for ever
+	overdue  bool            // what happens is that the deadline passed
 }
 
 // gateway is what really happened to the money, whatever was answered.
@@ -56,6 +58,9 @@ func playWorld(rt *rapid.T) {
 		"a SKU answers":             func(t *rapid.T) { w.T = t; w.skuAnswers() },
 		"the gateway answers":       func(t *rapid.T) { w.T = t; w.gatewayAnswers() },
 		"the gateway says it twice": func(t *rapid.T) { w.T = t; w.oldAnswer() },
+		"a SKU's answer is lost":    func(t *rapid.T) { w.T = t; w.skuIsSilent() },
+		"the gateway is silent":     func(t *rapid.T) { w.T = t; w.gatewayIsSilent() },
+		"it has been asked often":   func(t *rapid.T) { w.T = t; w.askedOften() },
 		"a timer fires":             func(t *rapid.T) { w.T = t; w.timerFires() },
 		"the client cancels":        func(t *rapid.T) { w.T = t; w.happen(Cancel{w.command()}) },
 		"the client places":         func(t *rapid.T) { w.T = t; w.happen(w.place()) },
@@ -125,6 +130,33 @@ func (w *world) skuAnswers() {
 	w.mustMatter(a)
 }
 
+// skuIsSilent seldom, because such an order never ends: its answer, or what it was asked, became a dead letter.
+func (w *world) skuIsSilent() {
+	if len(w.asked) == 0 || w.pick("silence", 0, 8) != 7 {
+		w.Skip("every SKU answers")
+	}
+	w.asked, w.silent = w.asked[1:], true
+}
+
+// gatewayIsSilent loses a request, or an answer to what the gateway has done.
+func (w *world) gatewayIsSilent() {
+	if len(w.open) == 0 {
+		w.Skip("nothing is open")
+	}
+	if rapid.Bool().Draw(w.T, "done") {
+		w.gateway.do(w, w.open[0])
+	}
+	w.open = w.open[1:]
+}
+
+// askedOften stands for a gateway that has been asked in vain for long.
+func (w *world) askedOften() {
+	if w.order.Status != Cancelling {
+		w.Skip("it is not ending")
+	}
+	w.order.Asks = QuickAsks
+}
+
 func (w *world) gatewayAnswers() {
 	if len(w.open) == 0 {
 		w.Skip("nothing is open")
@@ -140,7 +172,9 @@ func (w *world) gatewayAnswers() {
 		a = PaymentResult{Number: r.Number, Step: r.Step, Outcome: OutcomeUnavailable}
 	}
 	w.answered = append(w.answered, a)
-	w.mustMatter(a)
+	if given := r.Number < w.order.Steps; given != w.happen(a).Ignored() {
+		w.Fatalf("the answer to request %d of %d was ignored: %v", r.Number, w.order.Steps, !given)
+	}
 }
 
 func (g *gateway) do(w *world, r Request) (Outcome, int64) {
@@ -255,6 +289,8 @@ func (w *world) nonsense() {
 // happen lets the order decide, does what it wants and looks whether all is well.
 func (w *world) happen(in Input) Decision {
 	before := w.order.Version
+	o, _ := in.(Timeout)
+	w.overdue = o.Delay == DelayPayment
 	d, err := w.decide(in)
 	if err != nil {
 		w.Fatalf("%+v: %v", in, err)
@@ -311,7 +347,7 @@ func (w *world) do(e Effect) {
 	case Timer:
 		w.timers = append(w.timers, e)
 	case Request:
-		if w.open = append(w.open, e); len(w.open) > 1 {
+		if w.open = append(w.open, e); len(w.open) > 1 && !w.overdue {
 			w.Fatalf("two requests are open: %+v", w.open)
 		}
 	}
@@ -333,14 +369,11 @@ func (w *world) pick(what string, good, n int) int {
 }
 
 func (w *world) check() {
-	if !w.order.Status.Final() && len(w.asked) == 0 && len(w.open) == 0 && !w.ticking() {
-		w.Fatalf("stranded in %v: nothing is asked, open or running", w.order.Status)
+	if !w.order.Status.Final() && !w.runs(DelayPayment) {
+		w.Fatalf("stranded in %v: no deadline is running", w.order.Status)
 	}
 	if w.order.Status.Final() && (len(w.asked) > 0 || len(w.open) > 0 || w.ticking() || !w.runs(DelayForget)) {
 		w.Fatalf("%v is final, but %v, %v are unanswered and the timers are %v", w.order.Status, w.asked, w.open, w.order.Waits)
-	}
-	if (w.order.Status == Reserving || w.order.Status == PaymentPending) && !w.runs(DelayPayment) {
-		w.Fatalf("%v has no deadline", w.order.Status)
 	}
 	for _, l := range w.order.Lines {
 		if held := w.stock[l.Number] > 0; held != (l.Status == Held) {
@@ -381,18 +414,24 @@ func (w *world) end() {
 			w.skuAnswers()
 		case len(w.open) > 0:
 			w.gatewayAnswers()
-		default:
-			for _, timer := range w.timers {
-				if timer.Delay == DelayPoll || timer.Delay == DelayRetry {
-					w.happen(Timeout(timer))
-				}
-			}
+		case w.runs(DelayPoll):
+			w.mustMatter(Timeout{DelayPoll, w.order.Waits[DelayPoll].Generation})
+		case w.runs(DelayRetry):
+			w.mustMatter(Timeout{DelayRetry, w.order.Waits[DelayRetry].Generation})
+		case w.runs(DelayPayment):
+			w.mustMatter(Timeout{DelayPayment, w.order.Waits[DelayPayment].Generation})
 		}
+	}
+	w.count()
+	if w.silent { // it waits, with a deadline, and keeps neither stock nor money
+		if w.order.Status != Cancelling || w.order.OpenStep != 0 {
+			w.Fatalf("%v, %v is open, and a SKU does not answer", w.order.Status, w.order.OpenStep)
+		}
+		return
 	}
 	if !w.order.Status.Final() {
 		w.Fatalf("%v at the end", w.order.Status)
 	}
-	w.count()
 	w.forget()
 }
 

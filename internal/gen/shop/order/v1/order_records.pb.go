@@ -28,7 +28,7 @@ const (
 	OrderDelay_ORDER_DELAY_UNSPECIFIED OrderDelay = 0
 	// A cart's held line; comes with carts.
 	OrderDelay_ORDER_DELAY_HOLD OrderDelay = 1
-	// The payment deadline, and the reservation deadline.
+	// The deadline of every status that is not final.
 	OrderDelay_ORDER_DELAY_PAYMENT OrderDelay = 2
 	// Until the gateway is polled again.
 	OrderDelay_ORDER_DELAY_POLL OrderDelay = 3
@@ -922,7 +922,7 @@ func (*CancelAccepted) Descriptor() ([]byte, []int) {
 	return file_shop_order_v1_order_records_proto_rawDescGZIP(), []int{10}
 }
 
-// DeadlinePassed says that the status had lasted as long as it may.
+// DeadlinePassed says that the status had lasted as long as it may; in CANCELLING, that it lasts still.
 type DeadlinePassed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -38,9 +38,13 @@ type OrderState struct {
 	// The number of the newest refund.
 	RefundNumber int32 `protobuf:"varint,7,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
 	// The timers that run, by OrderDelay's number.
-	Running       []int32 `protobuf:"varint,8,rep,packed,name=running,proto3" json:"running,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Running []int32 `protobuf:"varint,8,rep,packed,name=running,proto3" json:"running,omitempty"`
+	// In CANCELLING: how often the gateway was asked in a row for what it is asked now.
+	Asks int32 `protobuf:"varint,9,opt,name=asks,proto3" json:"asks,omitempty"`
+	// When the log took what the first CREATE was asked for; 0: none was.
+	FirstCreateUnixMs int64 `protobuf:"varint,10,opt,name=first_create_unix_ms,json=firstCreateUnixMs,proto3" json:"first_create_unix_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *OrderState) Reset() {
@@ -129,6 +133,20 @@ func (x *OrderState) GetRunning() []int32 {
 	return nil
 }
 
+func (x *OrderState) GetAsks() int32 {
+	if x != nil {
+		return x.Asks
+	}
+	return 0
+}
+
+func (x *OrderState) GetFirstCreateUnixMs() int64 {
+	if x != nil {
+		return x.FirstCreateUnixMs
+	}
+	return 0
+}
+
 // AnsweredCommand is a command and its answer.
 type AnsweredCommand struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -195,7 +213,7 @@ var File_shop_order_v1_order_state_proto protoreflect.FileDescriptor
 
 const file_shop_order_v1_order_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1fshop/order/v1/order_state.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\xb8\x03\n" +
+	"\x1fshop/order/v1/order_state.proto\x12\rshop.order.v1\x1a\x19shop/order/v1/order.proto\"\xfd\x03\n" +
 	"\n" +
 	"OrderState\x12*\n" +
 	"\x05order\x18\x01 \x01(\v2\x14.shop.order.v1.OrderR\x05order\x12:\n" +
@@ -205,7 +223,10 @@ const file_shop_order_v1_order_state_proto_rawDesc = "" +
 	"\topen_step\x18\x05 \x01(\x05R\bopenStep\x123\n" +
 	"\aends_as\x18\x06 \x01(\x0e2\x1a.shop.order.v1.OrderStatusR\x06endsAs\x12#\n" +
 	"\rrefund_number\x18\a \x01(\x05R\frefundNumber\x12\x18\n" +
-	"\arunning\x18\b \x03(\x05R\arunning\x1a>\n" +
+	"\arunning\x18\b \x03(\x05R\arunning\x12\x12\n" +
+	"\x04asks\x18\t \x01(\x05R\x04asks\x12/\n" +
+	"\x14first_create_unix_ms\x18\n" +
+	" \x01(\x03R\x11firstCreateUnixMs\x1a>\n" +
 	"\x10GenerationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x88\x01\n" +

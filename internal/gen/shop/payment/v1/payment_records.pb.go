@@ -104,7 +104,7 @@ const (
 	PaymentOutcome_PAYMENT_OUTCOME_REFUNDED PaymentOutcome = 6
 	// Any: the gateway could not be reached, or answered 5xx, after a few tries. The step may have happened.
 	PaymentOutcome_PAYMENT_OUTCOME_UNAVAILABLE PaymentOutcome = 7
-	// CREATE, REFUND: the gateway refused the request itself; repeating it will not help.
+	// CREATE, REFUND: the gateway refused the request itself, or it is too late for a CREATE; repeating it will not help.
 	PaymentOutcome_PAYMENT_OUTCOME_REFUSED PaymentOutcome = 8
 )
 
@@ -179,9 +179,12 @@ type PaymentRequest struct {
 	// CREATE: for the gateway's receipt; may be empty.
 	Email string `protobuf:"bytes,9,opt,name=email,proto3" json:"email,omitempty"`
 	// REFUND: names this refund of the order, from 1; it is in the refund's metadata.
-	RefundNumber  int32 `protobuf:"varint,10,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RefundNumber int32 `protobuf:"varint,10,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
+	// When the order first asked for CREATE, in Unix milliseconds by the log; 0: it has not, or does not say. The gateway
+	// may have forgotten that CREATE when a request is young and this is not.
+	FirstCreateUnixMs int64 `protobuf:"varint,11,opt,name=first_create_unix_ms,json=firstCreateUnixMs,proto3" json:"first_create_unix_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *PaymentRequest) Reset() {
@@ -280,6 +283,13 @@ func (x *PaymentRequest) GetEmail() string {
 func (x *PaymentRequest) GetRefundNumber() int32 {
 	if x != nil {
 		return x.RefundNumber
+	}
+	return 0
+}
+
+func (x *PaymentRequest) GetFirstCreateUnixMs() int64 {
+	if x != nil {
+		return x.FirstCreateUnixMs
 	}
 	return 0
 }
@@ -410,7 +420,7 @@ var File_shop_payment_v1_payment_records_proto protoreflect.FileDescriptor
 
 const file_shop_payment_v1_payment_records_proto_rawDesc = "" +
 	"\n" +
-	"%shop/payment/v1/payment_records.proto\x12\x0fshop.payment.v1\"\xde\x02\n" +
+	"%shop/payment/v1/payment_records.proto\x12\x0fshop.payment.v1\"\x8f\x03\n" +
 	"\x0ePaymentRequest\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x120\n" +
 	"\x04step\x18\x02 \x01(\x0e2\x1c.shop.payment.v1.PaymentStepR\x04step\x12\x1f\n" +
@@ -423,7 +433,8 @@ const file_shop_payment_v1_payment_records_proto_rawDesc = "" +
 	"\auser_id\x18\b \x01(\tR\x06userId\x12\x14\n" +
 	"\x05email\x18\t \x01(\tR\x05email\x12#\n" +
 	"\rrefund_number\x18\n" +
-	" \x01(\x05R\frefundNumber\"\xf7\x02\n" +
+	" \x01(\x05R\frefundNumber\x12/\n" +
+	"\x14first_create_unix_ms\x18\v \x01(\x03R\x11firstCreateUnixMs\"\xf7\x02\n" +
 	"\rPaymentResult\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x120\n" +
 	"\x04step\x18\x02 \x01(\x0e2\x1c.shop.payment.v1.PaymentStepR\x04step\x12\x1f\n" +
