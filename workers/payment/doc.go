@@ -24,7 +24,8 @@
 //	DECLINED     the issuer said no, the intent is cancelled as well: this is final. decline_code says why
 //	CANCELED     the intent can never succeed: this is final
 //	REFUNDED     the refund with this refund_number has succeeded; refund_id, amount_minor are the refund's
-//	REFUSED      CREATE, REFUND: the gateway does not take the request as it is, or the refund failed; no money has moved;
+//	REFUSED      CREATE, REFUND: the gateway does not take the request as it is, the refund failed, or it is too late for a
+//	             CREATE (see Idempotency keys); no money has moved;
 //	             decline_code and message say why; repeating it (a REFUND: under this refund_number) will not help
 //	UNAVAILABLE  no answer worth the name (network, time-out, 5xx, 429, a key that is not let in, an intent it does not
 //	             know) after a few tries. The step may have happened or may still happen: repeat the same step, with the
@@ -68,8 +69,11 @@
 // the key's next spelling ("/2", "/3").
 //
 // Stripe forgets keys after 24 hours. A request whose append time is longer ago than Config.KeyLife (23 h) therefore
-// begins nothing: CREATE answers UNAVAILABLE without a call, CONFIRM only looks. CANCEL and POLL depend on no key, and
-// REFUND looks at the intent's refunds by metadata every time. The metadata of an intent is order_id and step, that of
+// begins nothing. For the one key that requests share, CREATE's, the time counts from the order's first CREATE
+// (first_create_unix_ms): a young request may repeat one that the gateway has forgotten, and make a second intent. So
+// past it CREATE answers REFUSED without a call, and the order ends without money; CANCEL without an intent_id answers
+// CANCELED; what the first CREATE may have left is not confirmed, and never will be. An old CONFIRM only looks. CANCEL of
+// an intent and POLL depend on no key, and REFUND looks at the intent's refunds by metadata every time. The metadata of an intent is order_id and step, that of
 // a refund order_id, step and refund_number.
 //
 // CANCEL without an intent_id is for an order whose CREATE was never answered: no CONFIRM was ever sent, so nothing can

@@ -318,7 +318,7 @@ func (w *Worker) answer(t task) (*kgo.Record, error) {
 }
 
 func (w *Worker) step(t task) (*paymentv1.PaymentResult, error) {
-	old := time.Since(t.record.Timestamp) > w.cfg.KeyLife
+	old := time.Since(relied(t.request, t.record.Timestamp)) > w.cfg.KeyLife
 	res, err := w.gateway.step(t.partition.ctx, t.request, old)
 	if err != nil {
 		return nil, err
@@ -329,6 +329,16 @@ func (w *Worker) step(t task) (*paymentv1.PaymentResult, error) {
 			"number", res.StepNumber, "code", res.DeclineCode, "message", res.Message)
 	}
 	return res, nil
+}
+
+// relied is since when the gateway has had to remember what a request relies on. A request that makes the intent relies
+// on the order's first CREATE, which may be much older than itself.
+func relied(r *paymentv1.PaymentRequest, logged time.Time) time.Time {
+	first := time.UnixMilli(r.FirstCreateUnixMs)
+	if r.FirstCreateUnixMs > 0 && makes(r) && first.Before(logged) {
+		return first
+	}
+	return logged
 }
 
 // word is the last part of an enum's name, as in CREATE.

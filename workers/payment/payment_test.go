@@ -53,6 +53,34 @@ func TestOneResultForEachRequest(t *testing.T) {
 	}
 }
 
+// A CREATE was made and its answer lost, the worker was away for more than a day, and the order asks again: the request
+// is young, but what it repeats is forgotten at the gateway. Only what makes an intent goes by that.
+func TestYoungRequestOfAnOldCreate(t *testing.T) {
+	b := newBelt(t, openTill(t, nil))
+	b.worker(0)
+	results := b.reader(b.table.PaymentResults.Name)
+	late := b.order("pm_card_visa")
+	last := func() *paymentv1.PaymentResult { return b.result(results.atLeast(int(late.number))[late.number-1]) }
+	ask := func(s paymentv1.PaymentStep, since time.Duration, want paymentv1.PaymentOutcome) {
+		t.Helper()
+		r := late.request(s)
+		r.FirstCreateUnixMs = time.Now().Add(-since).UnixMilli()
+		b.ask(r)
+		late.wants(last(), want)
+	}
+	ask(doCreate, 24*time.Hour, noRequest)
+	ask(doCancel, 24*time.Hour, noLonger)
+	if n := len(late.lines()); n != 0 {
+		t.Fatalf("%d intents", n)
+	}
+	ask(doCreate, 22*time.Hour, created)
+	late.intent = last().IntentId
+	ask(doConfirm, 24*time.Hour, paid)
+	if line := late.line(); line.Captured != price {
+		t.Errorf("%+v", line)
+	}
+}
+
 // The steps of one order run in order, one at a time; those of others do not wait for it.
 func TestOneOrderInOrderOthersBeside(t *testing.T) {
 	till := openTill(t, nil)

@@ -18,7 +18,7 @@ const (
 	maxIDBytes      = 255
 )
 
-// step carries out one request. old says that its idempotency keys may be forgotten, so that it begins nothing. The
+// step carries out one request. old says that the idempotency keys it relies on may be forgotten, so that it begins nothing. The
 // error is only ctx's: then there is no result, and whoever owns the partition next carries it out again. A gateway
 // that hangs holds a step for as long as all its tries and one look, and no longer.
 func (g *gateway) step(ctx context.Context, r *paymentv1.PaymentRequest, old bool) (*paymentv1.PaymentResult, error) {
@@ -45,6 +45,11 @@ func (g *gateway) perform(ctx context.Context, r *paymentv1.PaymentRequest, old 
 		return g.stepRefund(ctx, r)
 	}
 	panic(fmt.Sprintf("payment: step %v passed the door", r.Step))
+}
+
+// makes says that a request makes the order's intent, or finds it by making it again.
+func makes(r *paymentv1.PaymentRequest) bool {
+	return r.Step == paymentv1.PaymentStep_PAYMENT_STEP_CREATE || r.Step == paymentv1.PaymentStep_PAYMENT_STEP_CANCEL && r.IntentId == ""
 }
 
 // check says what a request lacks.
@@ -79,8 +84,8 @@ func check(r *paymentv1.PaymentRequest) error {
 }
 
 func (g *gateway) stepCreate(ctx context.Context, r *paymentv1.PaymentRequest, old bool) *paymentv1.PaymentResult {
-	if old {
-		return say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_UNAVAILABLE, "", "the request is older than its idempotency key lives")
+	if old { // a second intent could come of it; the first, if there is one, was never confirmed
+		return say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUSED, "", "the order's first CREATE is older than an idempotency key lives")
 	}
 	pi, err := g.create(ctx, r)
 	switch troubleOf(err) {

@@ -292,7 +292,8 @@ func TestRefundWhoseAnswerGetsLost(t *testing.T) {
 func TestOldRequestsBeginNothing(t *testing.T) {
 	till := openTill(t, nil)
 	o := till.order("pm_card_visa")
-	o.wants(o.send(o.request(doCreate), true), noAnswer)
+	o.wants(o.send(o.request(doCreate), true), noRequest)
+	o.wants(o.send(o.request(doCancel), true), noLonger)
 	if n := len(o.lines()); n != 0 {
 		t.Fatalf("%d intents", n)
 	}
