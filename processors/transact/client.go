@@ -22,6 +22,7 @@ func (e *engine) clientOptions() []kgo.Opt {
 		kgo.Balancers(kgo.RangeBalancer()), // eager, and co-partitioned as goka needs it
 		kgo.BlockRebalanceOnPoll(),
 		kgo.MetadataMinAge(metadataMinAge),
+		kgo.ConcurrentTransactionsBackoff(endedBackoff),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),

@@ -93,6 +93,8 @@ const (
 	defaultBatchBytes = 1_000_012 // what brokers take by default
 	// franz-go looks for moved leaders and new topics no more often than this (its default: 5 s).
 	metadataMinAge = 250 * time.Millisecond
+	// A transaction asks again this soon while the markers of the one before are being written (its default: 20 ms).
+	endedBackoff = 2 * time.Millisecond
 
 	minAppetite    = 64               // records outstanding, however slow callbacks are
 	stopWait       = 10 * time.Second // for callbacks that run, and for the last commit
