@@ -86,7 +86,9 @@ func fold(b sinks.Batch) rows {
 					stock[v.GetSku()] = stockRow{v, r.Time}
 				}
 			case *paymentv1.PaymentResult:
-				attempts[r.ID] = attemptRow{v, r.ID, r.Time}
+				if _, again := attempts[r.ID]; !again { // the first is kept, as it is when the next comes in a later batch
+					attempts[r.ID] = attemptRow{v, r.ID, r.Time}
+				}
 			}
 		}
 	}

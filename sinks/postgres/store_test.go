@@ -216,16 +216,18 @@ func TestLinesFollowTheirOrder(t *testing.T) {
 	}
 }
 
+// TestAnswersOfTheGatewayAreKeptOnce: the first of those with one ID, in the same batch as in a later one.
 func TestAnswersOfTheGatewayAreKeptOnce(t *testing.T) {
 	_, pool := database(t, table)
 	store := postgres.New(pool, table)
-	result := func(step int32) any {
+	result := func(step int32, outcome paymentv1.PaymentOutcome) any {
 		return &paymentv1.PaymentResult{OrderId: orderID("a"), StepNumber: step, Step: paymentv1.PaymentStep_PAYMENT_STEP_CONFIRM,
-			Outcome: paymentv1.PaymentOutcome_PAYMENT_OUTCOME_SUCCEEDED, IntentId: "pi", AmountMinor: 5, CurrencyCode: "USD"}
+			Outcome: outcome, IntentId: "pi", AmountMinor: 5, CurrencyCode: "USD"}
 	}
-	twice := batch(table.PaymentResults.Name, 0, result(1), result(2), result(1))
+	const first, later = paymentv1.PaymentOutcome_PAYMENT_OUTCOME_SUCCEEDED, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_PENDING
+	twice := batch(table.PaymentResults.Name, 0, result(1, first), result(2, first), result(1, later))
 	twice[0].Records[2].ID = twice[0].Records[0].ID
-	again := batch(table.PaymentResults.Name, 3, result(2))
+	again := batch(table.PaymentResults.Name, 3, result(2, later))
 	again[0].Records[0].ID = twice[0].Records[1].ID
 	for _, b := range []sinks.Batch{twice, again} {
 		if err := store.Write(t.Context(), b); err != nil {
@@ -233,7 +235,7 @@ func TestAnswersOfTheGatewayAreKeptOnce(t *testing.T) {
 		}
 	}
 	if got := strings.Count(contents(t, pool), "CONFIRM,SUCCEEDED"); got != 2 {
-		t.Errorf("%d attempts are kept, want 2:\n%s", got, contents(t, pool))
+		t.Errorf("%d first answers are kept, want 2:\n%s", got, contents(t, pool))
 	}
 }
 
