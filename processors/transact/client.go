@@ -27,7 +27,7 @@ func (e *engine) clientOptions() []kgo.Opt {
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(emitLinger),
 		kgo.ProducerBatchCompression(e.cfg.Compression...),
 		kgo.ProducerBatchMaxBytesFn(e.limits.of),
 		kgo.MaxBufferedRecords(maxBufferedEmits),

@@ -88,6 +88,10 @@ const (
 	// For how long a changelog keeps deletions (Kafka's default). A store may be half as old: reading back takes time.
 	defaultDeleteRetention = 24 * time.Hour
 
+	// Emits wait this long for others, unless the transaction ends sooner, which it does at low load: then all go in one
+	// request, and the coordinator is told once of their partitions.
+	emitLinger = 5 * time.Millisecond
+
 	maxBufferedEmits  = 100_000
 	maxBufferedBytes  = 256 << 20
 	defaultBatchBytes = 1_000_012 // what brokers take by default
