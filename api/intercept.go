@@ -24,8 +24,8 @@ const (
 	answerEarly = 250 * time.Millisecond
 )
 
-// interceptor is what happens around every call: time is bounded and measured, the request is validated, and every
-// error leaves as a refusal of the table.
+// interceptor is what happens around every call: time is bounded and measured, the request is validated, the answer says
+// nothing that is not for its caller, and every error leaves as a refusal of the table.
 type interceptor struct {
 	log      *slog.Logger
 	metrics  *metrics
@@ -43,6 +43,9 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			res, err = next(ctx, req)
 			return err
 		})
+		if err == nil && !operates(ctx) {
+			discreet(res.Any())
+		}
 		if err == nil && req.Spec().IdempotencyLevel == connect.IdempotencyNoSideEffects {
 			// Reads may be GETs, but they show one caller's things as they are now.
 			res.Header().Set("Cache-Control", "private, no-store")
@@ -58,21 +61,29 @@ func (i *interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 
 func (i *interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return i.around(conn.Spec(), func() error { return next(ctx, validated{conn, i}) })
+		return i.around(conn.Spec(), func() error { return next(ctx, guarded{conn, i, operates(ctx)}) })
 	}
 }
 
-// validated checks each message of a stream as it is received.
-type validated struct {
+// guarded does for each message of a stream what is done for the messages of a unary call.
+type guarded struct {
 	connect.StreamingHandlerConn
 	*interceptor
+	operator bool
 }
 
-func (v validated) Receive(m any) error {
-	if err := v.StreamingHandlerConn.Receive(m); err != nil {
+func (g guarded) Receive(m any) error {
+	if err := g.StreamingHandlerConn.Receive(m); err != nil {
 		return err
 	}
-	return v.valid(m)
+	return g.valid(m)
+}
+
+func (g guarded) Send(m any) error {
+	if !g.operator {
+		discreet(m)
+	}
+	return g.StreamingHandlerConn.Send(m)
 }
 
 // around measures a call and turns its error into one of the table.

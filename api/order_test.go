@@ -453,3 +453,53 @@ func TestListPages(t *testing.T) {
 		t.Fatalf("%d of bob's orders are paid", len(ids))
 	}
 }
+
+// TestDeclineCodesAreForOperators: whichever call tells of a declined payment, from the log or from Postgres.
+func TestDeclineCodesAreForOperators(t *testing.T) {
+	t.Parallel()
+	s := openShop(t)
+	d := s.open(api.Limits{}).ready()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ask := buy(line("CUP-BLUE", 1))
+	ask.UserId = "ada"
+	ada := d.as("ada", auth.Customer)
+	placed, err := ada.PlaceOrder(ctx, connect.NewRequest(ask))
+	must(t, err)
+	id := placed.Msg.GetOrder().GetId()
+	s.played.decline(id, "stolen_card")
+	for hears, who := range map[string]client{"card_declined": ada, "stolen_card": d.as("root", auth.Operator)} {
+		heard := whatIsToldOf(ctx, s, who, id, ask)
+		for call, o := range heard {
+			if code := o.GetPayment().GetDeclineCode(); code != hears {
+				t.Errorf("%s tells %q, want %q", call, code, hears)
+			}
+		}
+	}
+}
+
+// whatIsToldOf an order, by each call that tells of one.
+func whatIsToldOf(ctx context.Context, s *shop, who client, id string, ask *orderv1.PlaceOrderRequest) map[string]*orderv1.Order {
+	got, err := who.GetOrder(ctx, connect.NewRequest(&orderv1.GetOrderRequest{OrderId: id, MinVersion: 2}))
+	must(s.t, err)
+	list, err := who.ListOrders(ctx, connect.NewRequest(&orderv1.ListOrdersRequest{UserId: "ada"}))
+	must(s.t, err)
+	again, err := who.PlaceOrder(ctx, connect.NewRequest(ask))
+	must(s.t, err)
+	stream, err := who.WatchOrder(ctx, connect.NewRequest(&orderv1.WatchOrderRequest{OrderId: id}))
+	must(s.t, err)
+	stream.Receive()
+	first := stream.Msg().GetOrder()
+	s.played.decline(id, "stolen_card")
+	for stream.Receive() && stream.Msg().GetOrder() == nil {
+	}
+	change := stream.Msg().GetOrder()
+	must(s.t, stream.Close())
+	cancelled, err := who.CancelOrder(ctx, connect.NewRequest(&orderv1.CancelOrderRequest{OrderId: id, RequestId: uuid.NewString()}))
+	must(s.t, err)
+	s.played.move(id, orderv1.OrderStatus_ORDER_STATUS_RESERVING) // so that the next can cancel, too
+	return map[string]*orderv1.Order{
+		"get": got.Msg.GetOrder(), "list": list.Msg.GetOrders()[0], "place": again.Msg.GetOrder(),
+		"watch": first, "watch on": change, "cancel": cancelled.Msg.GetOrder(),
+	}
+}

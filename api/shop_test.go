@@ -358,6 +358,15 @@ func placedOrder(c *orderv1.OrderCommand, at time.Time) *orderv1.Order {
 	return o
 }
 
+// decline lets the gateway say no, and nothing more happen.
+func (p *played) decline(id, code string) {
+	p.mu.Lock()
+	p.orders[id].order.Payment.DeclineCode = code
+	status := p.orders[id].order.GetStatus()
+	p.mu.Unlock()
+	p.move(id, status)
+}
+
 // move takes an order to a status, as stock, gateway or time would.
 func (p *played) move(id string, status orderv1.OrderStatus) {
 	p.mu.Lock()
@@ -475,8 +484,9 @@ func (p *played) sinkOrder(e *orderv1.OrderEvent, r *kgo.Record) {
 				o.GetId(), l.GetLine(), l.GetSku(), l.GetProductId(), l.GetSellerId(), l.GetTitle(), l.GetQuantity(), l.GetAmount().GetCurrencyCode(),
 				l.GetUnitPrice().GetMinorUnits(), l.GetAmount().GetMinorUnits(), l.GetStatus().String()[len("LINE_STATUS_"):], o.GetVersion())
 		}
-		p.exec(`INSERT INTO payments (order_id, method, currency, version) VALUES ($1, $2, $3, $4) ON CONFLICT (order_id) DO UPDATE SET version = $4`,
-			o.GetId(), o.GetPayment().GetMethod(), o.GetTotal().GetCurrencyCode(), o.GetVersion())
+		p.exec(`INSERT INTO payments (order_id, method, currency, decline_code, version) VALUES ($1, $2, $3, $4, $5)
+		  ON CONFLICT (order_id) DO UPDATE SET decline_code = $4, version = $5`,
+			o.GetId(), o.GetPayment().GetMethod(), o.GetTotal().GetCurrencyCode(), o.GetPayment().GetDeclineCode(), o.GetVersion())
 	}
 	p.sinkPlace(r.Partition, r.Offset+1)
 }
