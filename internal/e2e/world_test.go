@@ -250,7 +250,14 @@ func (w *world) settle(within time.Duration) audit.Log {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	w.eventually(within, "every order is final and nothing waits", func() error { return w.quiet(ctx) })
+	patient := time.Now().Add(min(within/2, time.Minute))
+	w.eventually(within, "every order is final and nothing waits", func() error {
+		err := w.quiet(ctx)
+		if err != nil && time.Now().After(patient) {
+			w.abortHanging(ctx)
+		}
+		return err
+	})
 	l, err := audit.Read(ctx, w.kafka, w.table.All()...)
 	if err != nil {
 		w.t.Fatal(err)
