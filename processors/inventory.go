@@ -73,6 +73,9 @@ func decideStock(in *incoming, cmd inventory.Command) (inventory.State, inventor
 
 // sellersCommand is the door for what sellers ask.
 func sellersCommand(m *inventoryv1.InventoryCommand, logged time.Time) (inventory.Command, error) {
+	if !isSKU(m.Sku) {
+		return nil, invalid(noSKU)
+	}
 	id, err := uuid.Parse(m.RequestId)
 	if err != nil || id.Version() != 7 {
 		return nil, invalid("request_id is no UUIDv7")
@@ -101,6 +104,8 @@ func sellersCommand(m *inventoryv1.InventoryCommand, logged time.Time) (inventor
 // ordersCommand is the door for what orders ask.
 func ordersCommand(m *inventoryv1.Reservation) (inventory.Command, error) {
 	switch {
+	case !isSKU(m.Sku):
+		return nil, invalid(noSKU)
 	case uuid.Validate(m.OrderId) != nil:
 		return nil, invalid("order_id is no UUID")
 	case m.Line < 1:

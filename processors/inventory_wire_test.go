@@ -3,10 +3,12 @@ package processors
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
@@ -115,7 +117,7 @@ func TestSellersCommandsRoundTrip(t *testing.T) {
 
 func drawSellersCommand(t *rapid.T) (*inventoryv1.InventoryCommand, inventory.Command) {
 	id := uuid.Must(uuid.NewV7())
-	m := &inventoryv1.InventoryCommand{Sku: rapid.StringMatching("[A-Z0-9-]{1,64}").Draw(t, "sku"), RequestId: id.String(), ActorId: "seller"}
+	m := &inventoryv1.InventoryCommand{Sku: rapid.StringMatching("[A-Z0-9][A-Z0-9._-]{0,63}").Draw(t, "sku"), RequestId: id.String(), ActorId: "seller"}
 	r := inventory.Request{ID: inventory.RequestID(id), LoggedAt: noon.UnixMilli()}
 	n := rapid.Int64Range(1, 1<<40).Draw(t, "n")
 	switch rapid.IntRange(0, 2).Draw(t, "kind") {
@@ -195,5 +197,33 @@ func mustAnswer(t *rapid.T, cmd inventory.Command, err error) {
 	}
 	if err != nil {
 		t.Fatalf("%#v: %v", cmd, err)
+	}
+}
+
+// TestTheDoorsKnowASKU: as the schema's pattern has it, by which the API and the catalogue go.
+func TestTheDoorsKnowASKU(t *testing.T) {
+	rules := (&inventoryv1.GetStockRequest{}).ProtoReflect().Descriptor().Fields().ByName("sku").Options()
+	pattern := regexp.MustCompile(proto.GetExtension(rules, validate.E_Field).(*validate.FieldRules).GetString().GetPattern())
+	drawn := rapid.OneOf(rapid.String(), rapid.StringMatching("[._-]?[A-Za-z0-9._-]{0,70}\\PL?"))
+	rapid.Check(t, func(t *rapid.T) {
+		if s := drawn.Draw(t, "sku"); isSKU(s) != pattern.MatchString(s) {
+			t.Fatalf("%q is a SKU here: %v", s, isSKU(s))
+		}
+	})
+}
+
+// TestNoSKUPassesTheInventorysDoors, of a producer that is not ours.
+func TestNoSKUPassesTheInventorysDoors(t *testing.T) {
+	for _, sku := range []string{"", "TEA\x00", "TEA\n", ".TEA", "TEA 1", "TÉA", strings.Repeat("X", maxSKUBytes+1), strings.Repeat("X", 128)} {
+		receive := &inventoryv1.InventoryCommand_Receive{Receive: &inventoryv1.ReceiveStock{Quantity: 1}}
+		_, sellers := sellersCommand(&inventoryv1.InventoryCommand{Sku: sku, RequestId: uuid.Must(uuid.NewV7()).String(), Command: receive}, noon)
+		_, orders := ordersCommand(&inventoryv1.Reservation{
+			Sku: sku, OrderId: uuid.NewString(), Line: 1, Quantity: 1, Step: inventoryv1.ReservationStep_RESERVATION_STEP_RESERVE,
+		})
+		for door, err := range map[string]error{"sellers": sellers, "orders": orders} {
+			if why, ok := errors.AsType[topics.Rejection](err); !ok || why.Reason != topics.Invalid || why.Detail != noSKU {
+				t.Errorf("%q at the door of the %s: %v", sku, door, err)
+			}
+		}
 	}
 }

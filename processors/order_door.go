@@ -58,8 +58,8 @@ func place(m *orderv1.OrderCommand, c order.Command, p *orderv1.PlaceOrder) (ord
 	}
 	out := order.Place{Command: c, OrderID: m.OrderId, UserID: m.UserId, Currency: p.CurrencyCode, Method: p.PaymentMethod, Contact: contact}
 	for i, l := range p.Lines {
-		if !named(l.Sku, maxSKUBytes) || !text(l.ProductId, maxNameBytes) || !text(l.SellerId, maxNameBytes) || !text(l.Title, maxTitleBytes) {
-			return nil, invalid(fmt.Sprintf("line %d: the SKU is empty, or a text too long", i+1))
+		if !isSKU(l.Sku) || !text(l.ProductId, maxNameBytes) || !text(l.SellerId, maxNameBytes) || !text(l.Title, maxTitleBytes) {
+			return nil, invalid(fmt.Sprintf("line %d: the SKU is none, or a text too long", i+1))
 		}
 		out.Lines = append(out.Lines, order.PlacedLine{
 			SKU: l.Sku, ProductID: l.ProductId, SellerID: l.SellerId, Title: l.Title, Quantity: l.Quantity, UnitPriceMinor: l.UnitPriceMinor,
@@ -71,7 +71,7 @@ func place(m *orderv1.OrderCommand, c order.Command, p *orderv1.PlaceOrder) (ord
 // lineAnswer is the door for what SKUs answer.
 func lineAnswer(m *inventoryv1.InventoryAnswer) (order.Input, error) {
 	a := order.LineAnswer{Line: m.Line, SKU: m.Sku, Quantity: m.Quantity, Available: m.Available}
-	if m.Line < 1 || m.Quantity < 1 || m.Available < 0 || !named(m.Sku, maxSKUBytes) {
+	if m.Line < 1 || m.Quantity < 1 || m.Available < 0 || !isSKU(m.Sku) {
 		return nil, invalid("an answer needs a SKU, a line and a quantity from 1, and what is available from 0")
 	}
 	switch m.Refused {
@@ -123,6 +123,18 @@ func named(s string, most int) bool { return s != "" && text(s, most) }
 
 // text says that s can be kept: not too long, and without the NUL that Postgres has no place for.
 func text(s string, most int) bool { return len(s) <= most && !strings.Contains(s, "\x00") }
+
+const (
+	skuMarks = "._-" // not in front
+	skuSigns = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + skuMarks
+	noSKU    = "the SKU is not 1 to 64 letters, digits, dots, underscores and hyphens, beginning with a letter or digit"
+)
+
+// isSKU says that s has the shape that the API and the catalogue demand of a SKU. Whatever an order asks a SKU for must
+// pass the SKU's door, or the order waits in vain.
+func isSKU(s string) bool {
+	return s != "" && len(s) <= maxSKUBytes && !strings.ContainsRune(skuMarks, rune(s[0])) && strings.Trim(s, skuSigns) == ""
+}
 
 func isCurrency(s string) bool {
 	return len(s) == 3 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""

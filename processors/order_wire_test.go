@@ -129,6 +129,7 @@ func TestClientsCommandsRoundTrip(t *testing.T) {
 
 func drawClientsCommand(t *rapid.T) (*orderv1.OrderCommand, order.Input) {
 	name := rapid.StringMatching(`[A-Za-z0-9._@+-]{1,60}`)
+	sku := rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9._-]{0,63}`)
 	c := order.Command{RequestID: uuid.NewString(), ActorID: name.Draw(t, "actor")}
 	copy(c.Fingerprint[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "print"))
 	m := &orderv1.OrderCommand{
@@ -149,7 +150,7 @@ func drawClientsCommand(t *rapid.T) (*orderv1.OrderCommand, order.Input) {
 	w := &orderv1.PlaceOrder{CurrencyCode: p.Currency, PaymentMethod: p.Method, Contact: &orderv1.Contact{Email: p.Contact.Email, Phone: p.Contact.Phone}}
 	for range rapid.IntRange(1, 5).Draw(t, "lines") {
 		l := order.PlacedLine{
-			SKU: name.Draw(t, "sku"), ProductID: name.Draw(t, "product"), SellerID: name.Draw(t, "seller"), Title: name.Draw(t, "title"),
+			SKU: sku.Draw(t, "sku"), ProductID: name.Draw(t, "product"), SellerID: name.Draw(t, "seller"), Title: name.Draw(t, "title"),
 			Quantity: rapid.Int64().Draw(t, "quantity"), UnitPriceMinor: rapid.Int64().Draw(t, "price"),
 		}
 		p.Lines = append(p.Lines, l)
@@ -308,6 +309,7 @@ func TestOrdersDoorRefuses(t *testing.T) {
 		"no currency":             func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.CurrencyCode = "" },
 		"no payment method":       func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.PaymentMethod = "" },
 		"no SKU":                  func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Sku = "" },
+		"no SKU's SKU":            func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Sku = "TEA 1" },
 		"NUL, which no store has": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) { p.Lines[0].Title = "te\x00a" },
 		"a long title": func(_ *orderv1.OrderCommand, p *orderv1.PlaceOrder) {
 			p.Lines[0].Title = strings.Repeat("t", maxTitleBytes+1)
