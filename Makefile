@@ -54,7 +54,7 @@ chaos: ## The long form of the proofs: 20,000 orders, 100 kills, one and three b
 
 fuzz: ## Fuzz the rules for a minute each.
 	go test -fuzz FuzzDecide -fuzztime 60s ./processors/inventory
-	go test -fuzz FuzzDecide -fuzztime 60s ./processors/order
+	go test -fuzz FuzzWorlds -fuzztime 60s ./processors/order
 
 demo-cdnow: ## Place 6,919 real purchases as orders, against a running `make run` (fetches the file with pip).
 	@mkdir -p .cache/cdnow

@@ -74,7 +74,7 @@ type Options struct {
 // Delays are how long the order's timers wait. They belong to the topics: a record is due at its append time plus
 // its topic's delay, so changing one changes when records already waiting are due.
 type Delays struct {
-	Payment time.Duration // deadline of a reservation and of a payment; 15 minutes
+	Payment time.Duration // deadline of a reservation and of a payment, and of each further word of the gateway; 15 minutes
 	Poll    time.Duration // until the gateway is asked again; 2 seconds
 	Retry   time.Duration // until a step that could not reach the gateway is tried again; 5 seconds
 	Forget  time.Duration // until a final order leaves the table; 30 days

@@ -49,7 +49,7 @@ func (c *config) register(f *pflag.FlagSet) {
 	f.StringVar(&c.GatewayKey, "gateway-key", "", "the secret key at the payment gateway")
 	f.DurationVar(&c.Commit, "commit-interval", 100*time.Millisecond, "the longest that a processor's transaction stays open; it ends sooner when all that came is decided")
 	f.DurationVar(&c.Session, "session-timeout", 10*time.Second, "after how long without a sign of life a member leaves its group")
-	f.DurationVar(&c.Delays.Payment, "payment-deadline", 15*time.Minute, "how long an order may wait for stock, and then for payment")
+	f.DurationVar(&c.Delays.Payment, "payment-deadline", 15*time.Minute, "how long an order may wait for stock, then for payment, and, when it is ending, until it asks the gateway again")
 	f.DurationVar(&c.Delays.Poll, "poll-delay", 2*time.Second, "until the gateway is asked again about a pending payment")
 	f.DurationVar(&c.Delays.Retry, "retry-delay", 5*time.Second, "until a step that could not reach the gateway is tried again")
 }
