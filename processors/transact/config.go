@@ -100,6 +100,9 @@ const (
 	// A transaction asks again this soon while the markers of the one before are being written (its default: 20 ms).
 	endedBackoff = 2 * time.Millisecond
 
+	// For how long offsets of markers wait for a transaction that consumes something, before they get one of their own.
+	markersWait = time.Second
+
 	minAppetite    = 64               // records outstanding, however slow callbacks are
 	stopWait       = 10 * time.Second // for callbacks that run, and for the last commit
 	abortWait      = time.Second      // for the courtesy of an abort before a client is given up

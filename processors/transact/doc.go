@@ -108,6 +108,12 @@
 // kgo.GroupTransactSession commits what was polled, not what was handed out. What must wait (the records behind a suspect,
 // those that a slow callback has left) is taken out of the request by PreTxnCommitFnContext, and then sought back to.
 //
+// The last offset of an input that is written in transactions is a marker. A group that commits the offset after its last
+// record stays before it, and when retention has then emptied the partition, stands at an offset that the log no longer
+// holds. So markers are polled too and passed (engine.passMarkers): their offsets are committed with the next transaction,
+// or after a second without one, and at a stop, in one of their own. That one writes to no topic, so groups that feed each
+// other do not keep each other awake.
+//
 // A session remembers a revocation between transactions and would abort the next one for it. engine.giveUp ends an empty
 // transaction to make it forget.
 //

@@ -43,11 +43,12 @@ type engine struct {
 	wake        atomic.Pointer[context.CancelFunc]
 
 	// The open transaction.
-	open  int // records that it consumes
-	began time.Time
-	alone *kgo.Record
-	cut   bool                           // nothing more may be handed out
-	held  map[topicPartition]*kgo.Record // first record of a partition that was polled and is left to the next transaction
+	open   int // records that it consumes
+	began  time.Time
+	passed time.Time // when the first marker since the last commit was passed; zero: there is none
+	alone  *kgo.Record
+	cut    bool                           // nothing more may be handed out
+	held   map[topicPartition]*kgo.Record // first record of a partition that was polled and is left to the next transaction
 
 	appetite int           // how many records may be outstanding
 	stopping chan struct{} // closed when the instance is told to stop
@@ -208,7 +209,8 @@ func (e *engine) learnRetention(ctx context.Context) error {
 }
 
 // poll answers what has arrived. While a transaction is open it waits for more only as long as callbacks run and the
-// interval is not over; an empty answer means that it is time to commit.
+// interval is not over; an empty answer means that it is time to commit. While only markers were passed, it waits until
+// their offsets are due.
 func (e *engine) poll(ctx context.Context) kgo.Fetches {
 	if e.open > 0 {
 		var cancel context.CancelFunc
@@ -217,6 +219,10 @@ func (e *engine) poll(ctx context.Context) kgo.Fetches {
 		if !e.room(ctx) {
 			return nil
 		}
+	} else if !e.passed.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, e.passed.Add(markersWait))
+		defer cancel()
 	}
 	//lint:ignore SA1012 nil asks for what is there, without waiting
 	if fetches := e.gts.PollRecords(nil, e.appetite); len(fetches) > 0 {

@@ -11,23 +11,35 @@ import (
 
 // handOut gives records to their callbacks, or to the dead letters.
 func (e *engine) handOut(fetches kgo.Fetches) error {
-	if len(fetches) == 0 || fetches.NumRecords() == 0 {
+	fetched := e.passMarkers(fetches)
+	if len(fetched) == 0 {
 		return nil
 	}
 	if e.open == 0 {
 		e.began = time.Now()
 	}
-	var fetched [][]*kgo.Record
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		if len(p.Records) > 0 {
-			fetched = append(fetched, p.Records)
-		}
-	})
 	if len(e.inst.suspects) > 0 {
 		return e.handOutPortion(e.inst.suspects.portion(fetched, e.open == 0))
 	}
 	return e.handOutAll(fetched)
 }
+
+// passMarkers answers the records of each partition that has any. Markers of transactions are not handed out, but they
+// have offsets, which are committed with the next transaction.
+func (e *engine) passMarkers(fetches kgo.Fetches) (fetched [][]*kgo.Record) {
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		records := slices.DeleteFunc(p.Records, isMarker)
+		if len(records) < len(p.Records) && e.passed.IsZero() && e.session != nil {
+			e.passed = time.Now()
+		}
+		if len(records) > 0 {
+			fetched = append(fetched, records)
+		}
+	})
+	return fetched
+}
+
+func isMarker(r *kgo.Record) bool { return r.Attrs.IsControl() }
 
 func (e *engine) handOutAll(fetched [][]*kgo.Record) error {
 	for _, records := range fetched {

@@ -20,7 +20,7 @@ func (e *engine) begin() error {
 		return e.broken(err)
 	}
 	e.pid = producerID{id, epoch}
-	e.open, e.alone, e.cut = 0, nil, false
+	e.open, e.passed, e.alone, e.cut = 0, time.Time{}, nil, false
 	clear(e.held)
 	e.over.Store(e.isStopping())
 	if e.session != nil {
@@ -30,13 +30,17 @@ func (e *engine) begin() error {
 }
 
 func (e *engine) due() bool {
-	return e.open > 0 && (e.cut || e.idle() || e.failed.Load() != nil || e.open >= e.cfg.txnRecords() ||
-		time.Since(e.began) >= e.cfg.CommitInterval)
+	if e.open == 0 {
+		return !e.passed.IsZero() && time.Since(e.passed) >= markersWait
+	}
+	return e.cut || e.idle() || e.failed.Load() != nil || e.open >= e.cfg.txnRecords() ||
+		time.Since(e.began) >= e.cfg.CommitInterval
 }
 
-// end commits the open transaction, or aborts it if a callback or an emit has failed.
+// end commits the open transaction, or aborts it if a callback or an emit has failed. One that has only passed markers
+// writes offsets and nothing else, so it leaves no marker in anybody's input.
 func (e *engine) end() error {
-	if e.open == 0 {
+	if e.open == 0 && e.passed.IsZero() {
 		return nil
 	}
 	if err := e.drain(); err != nil {
