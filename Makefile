@@ -12,7 +12,8 @@ help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: ## Start everything on this machine, place an order, and stay up until Ctrl-C.
-	go run ./cmd/millrace up
+	go build -o bin/millrace ./cmd/millrace
+	bin/millrace up
 
 test: generated lint test-all ## Everything that CI runs: generated code is current, lint, every test on real Kafka and Postgres.
 
@@ -61,5 +62,6 @@ demo-cdnow: ## Place 6,919 real purchases as orders, against a running `make run
 	@test -f .cache/cdnow/lifetimes/datasets/CDNOW_sample.txt || { \
 	  python3 -m pip download -q --no-deps -d .cache/cdnow lifetimes==0.11.3 && \
 	  python3 -m zipfile -e .cache/cdnow/lifetimes-0.11.3*.whl .cache/cdnow ; }
-	go run ./cmd/millrace order replay .cache/cdnow/lifetimes/datasets/CDNOW_sample.txt \
+	go build -o bin/millrace ./cmd/millrace
+	bin/millrace order replay .cache/cdnow/lifetimes/datasets/CDNOW_sample.txt \
 	  --format columns --customer 1 --quantity 4 --sku CD-CLASSIC

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -186,12 +187,15 @@ func (u *up) firstOrder(ctx context.Context, url string) error {
 }
 
 func (u *up) hints() {
+	me := os.Args[0]
 	fmt.Fprintf(u.out, `
 Try, in another terminal:
-  millrace order place %s=1 --wait paid          millrace stock show %s
-  millrace order list                                    millrace stock watch LAST-ONE
-  millrace topics cat order.events -f                    millrace topics list
+  %[1]s order place %[2]s=1 --wait paid
+  %[1]s order list
+  %[1]s stock watch LAST-ONE
+  %[1]s topics cat order.events -f
+  %[1]s --help
 
 Ctrl-C stops everything; up again goes on where it stopped.
-`, sampleSKU, sampleSKU)
+`, me, sampleSKU)
 }
