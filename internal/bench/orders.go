@@ -255,7 +255,7 @@ func (b *bench) openShop(ctx context.Context) (*shop, error) {
 		return nil, fmt.Errorf("build millrace: %w\n%s", err, out)
 	}
 	var err error
-	s.stack, err = local.Start(ctx, local.Options{Dir: s.dir, Log: b.out, Kafka: local.KafkaOptions{Port: 19092, HeapMB: benchHeapMB}, Postgres: local.PostgresOptions{Port: 15433}})
+	s.stack, err = local.Start(ctx, local.Options{Dir: s.dir, Log: b.out, Kafka: local.KafkaOptions{Port: 19092, HeapMB: benchHeapMB, JVM: benchJVM}, Postgres: local.PostgresOptions{Port: 15433}})
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/millrace/millrace/api/auth"
 	"github.com/millrace/millrace/internal/audit"
@@ -250,11 +251,11 @@ func (w *world) settle(within time.Duration) audit.Log {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	patient := time.Now().Add(min(within/2, time.Minute))
+	open := map[kadm.DescribedProducer]time.Time{}
 	w.eventually(within, "every order is final and nothing waits", func() error {
 		err := w.quiet(ctx)
-		if err != nil && time.Now().After(patient) {
-			w.abortHanging(ctx)
+		if err != nil {
+			w.abortHanging(ctx, open)
 		}
 		return err
 	})

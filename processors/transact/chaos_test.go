@@ -67,7 +67,6 @@ type fleet struct {
 	t        *testing.T
 	children []child
 	running  []*process
-	stopped  bool
 }
 
 func (l ledger) fleet(t *testing.T, size int) *fleet {
@@ -209,38 +208,48 @@ func (l ledger) done(t *testing.T) (n int64) {
 }
 
 // abortHanging does what an operator does with kafka-transactions.sh after Kafka has lost a marker. A broker 4.3.1 that
-// was killed while it was aborting a transaction, and that is slow to come back, may take the abort for done before it
-// knows where the partitions are; the transaction then stays open in their logs for ever, with nobody to end it.
+// was killed while it was ending a transaction, and that is slow to come back, may take it for ended before it knows
+// where the partitions are; the transaction then stays open in their logs for ever, with nobody to end it. One that
+// is as it was longer than any transaction may last is such a one.
 func (l ledger) abortHanging(t *testing.T) {
-	adm, ctx := l.admin(t), context.Background()
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	adm := l.admin(t)
+	seen := map[kadm.DescribedProducer]time.Time{}
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		if lag(t, adm, l.group(), l.in()) == 0 {
 			return
 		}
+		for _, p := range l.openTransactions(adm) {
+			if seen[p].IsZero() {
+				seen[p] = time.Now()
+			}
+			if time.Since(seen[p]) < defaultTransactionTimeout+5*time.Second {
+				continue
+			}
+			var at kadm.TopicsSet
+			at.Add(p.Topic, p.Partition)
+			_, err := adm.WriteTxnMarkers(context.Background(), kadm.TxnMarkers{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch,
+				CoordinatorEpoch: p.CoordinatorEpoch, Topics: at})
+			t.Logf("Kafka has lost the end of a transaction: aborted %+v (%v)", p, err)
+		}
 	}
+}
+
+// openTransactions are those that the partitions know of; none when the broker does not answer.
+func (l ledger) openTransactions(adm *kadm.Client) (open []kadm.DescribedProducer) {
 	var set kadm.TopicsSet
 	for p := range l.partitions {
 		set.Add(l.table(), p)
 		set.Add(l.out(), p)
 	}
-	described, err := adm.DescribeProducers(ctx, set)
+	described, err := adm.DescribeProducers(context.Background(), set)
 	if err != nil {
-		t.Fatal(err)
+		return nil
 	}
-	ends, err := adm.ListTransactions(ctx, nil, []string{"Ongoing", "PrepareCommit", "PrepareAbort"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	alive := map[int64]bool{}
-	ends.Each(func(tx kadm.ListedTransaction) { alive[tx.ProducerID] = true })
 	described.EachProducer(func(p kadm.DescribedProducer) {
-		if p.CurrentTxnStartOffset < 0 || alive[p.ProducerID] {
-			return
+		if p.CurrentTxnStartOffset >= 0 {
+			p.LastSequence, p.LastTimestamp = 0, 0 // what else may change while it is the same transaction
+			open = append(open, p)
 		}
-		var at kadm.TopicsSet
-		at.Add(p.Topic, p.Partition)
-		_, err := adm.WriteTxnMarkers(ctx, kadm.TxnMarkers{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch,
-			CoordinatorEpoch: p.CoordinatorEpoch, Topics: at})
-		t.Logf("Kafka has lost the end of a transaction: aborted %+v (%v)", p, err)
 	})
+	return open
 }
