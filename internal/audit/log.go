@@ -5,6 +5,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -96,6 +97,36 @@ func (l Log) fill(ctx context.Context, brokers []string, from map[string]map[int
 		})
 	}
 	return nil
+}
+
+// Undecided is an error while any of the topics holds a transaction that is neither committed nor aborted: what is read
+// now would not be all.
+func Undecided(ctx context.Context, brokers []string, tops ...topics.Topic) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	names := make([]string, len(tops))
+	for i, t := range tops {
+		names[i] = t.Name
+	}
+	adm := kadm.NewClient(cl)
+	ends, err := adm.ListEndOffsets(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("audit: end offsets: %w", err)
+	}
+	stable, err := adm.ListCommittedOffsets(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("audit: stable offsets: %w", err)
+	}
+	var open error
+	ends.Each(func(o kadm.ListedOffset) {
+		if s, _ := stable.Lookup(o.Topic, o.Partition); s.Offset < o.Offset {
+			open = fmt.Errorf("audit: %s/%d is decided up to %d of %d", o.Topic, o.Partition, s.Offset, o.Offset)
+		}
+	})
+	return errors.Join(ends.Error(), stable.Error(), open)
 }
 
 // Lag is how many records a group has not committed yet. Kafka's own figure never falls to zero on a topic that is

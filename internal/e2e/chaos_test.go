@@ -23,21 +23,23 @@ type storm struct {
 	customers                  int
 }
 
-// TestChaos orders while processes are killed, paused and brokers crash, and then holds the log, the gateway and
-// Postgres against one another. -chaos.long is the form of `make chaos`.
+// TestChaos orders while processes are killed, paused and brokers crash, one after the other, never two at once
+// (replication 3, two in sync), and then holds the log, the gateway and Postgres against one another. -chaos.long is the
+// form of `make chaos`.
 func TestChaos(t *testing.T) {
-	s := storm{orders: 2000, kills: 12, brokerKills: 1, brokers: 1, customers: 32}
+	s := storm{orders: 2000, kills: 12, brokerKills: 2, brokers: 3, customers: 32}
 	if *long {
-		s.orders, s.kills, s.brokerKills = 20_000, 100, 3
+		s.orders, s.kills, s.brokerKills = 20_000, 100, 12
 	}
 	s.run(t)
 }
 
-// TestChaosOnThreeBrokers kills one broker after the other, never two at once: replication 3, two in sync.
-func TestChaosOnThreeBrokers(t *testing.T) {
-	s := storm{orders: 300, kills: 3, brokerKills: 2, brokers: 3, customers: 16}
+// TestChaosOnOneBroker is the same on a single broker, which is left alive: a lone Kafka 4.3.1 that crashes can lose the
+// end of a transaction (docs/operations.md), and then what is missing is not ours to find.
+func TestChaosOnOneBroker(t *testing.T) {
+	s := storm{orders: 500, kills: 10, brokers: 1, customers: 32}
 	if *long {
-		s.orders, s.kills, s.brokerKills = 20_000, 50, 12
+		s.orders, s.kills = 20_000, 100
 	}
 	s.run(t)
 }

@@ -267,6 +267,9 @@ func (w *world) settle(within time.Duration) audit.Log {
 }
 
 func (w *world) quiet(ctx context.Context) error {
+	if err := audit.Undecided(ctx, w.kafka, w.table.All()...); err != nil {
+		return err
+	}
 	for group, reads := range w.reads() {
 		n, err := audit.Lag(ctx, w.kafka, w.table.Group(group), reads...)
 		if err != nil || n > 0 {
