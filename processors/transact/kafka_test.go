@@ -49,12 +49,12 @@ func createTopics(t testing.TB, partitions int32, group string, inputs, outputs 
 	adm := kadm.NewClient(client(t))
 	ctx := context.Background()
 	must(t, "create", func() error {
-		_, err := adm.CreateTopics(ctx, partitions, 1, nil, append(append([]string{}, inputs...), outputs...)...)
+		_, err := adm.CreateTopics(ctx, partitions, -1, nil, append(append([]string{}, inputs...), outputs...)...)
 		return err
 	})
 	if table != "" {
 		compact := map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}
-		must(t, "create table", func() error { _, err := adm.CreateTopic(ctx, partitions, 1, compact, table); return err })
+		must(t, "create table", func() error { _, err := adm.CreateTopic(ctx, partitions, -1, compact, table); return err })
 	}
 	within(t, 20*time.Second, "topics exist", func() bool {
 		topics := append(append([]string{}, inputs...), outputs...)
