@@ -61,7 +61,7 @@ demo-cdnow: ## Place 6,919 real purchases as orders, against a running `make run
 	@mkdir -p .cache/cdnow
 	@test -f .cache/cdnow/lifetimes/datasets/CDNOW_sample.txt || { \
 	  python3 -m pip download -q --no-deps -d .cache/cdnow lifetimes==0.11.3 && \
-	  python3 -m zipfile -e .cache/cdnow/lifetimes-0.11.3*.whl .cache/cdnow ; }
+	  python3 -m zipfile -e .cache/cdnow/*.whl .cache/cdnow ; }
 	go build -o bin/millrace ./cmd/millrace
 	bin/millrace order replay .cache/cdnow/lifetimes/datasets/CDNOW_sample.txt \
 	  --format columns --customer 1 --quantity 4 --sku CD-CLASSIC
