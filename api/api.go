@@ -4,8 +4,8 @@
 // A call passes the door (room, token, size: door.go), the interceptor (time, validation, errors: intercept.go) and its
 // handler (order.go, inventory.go, watch.go). What a client asks for is understood in place.go, without I/O. Commands go
 // out in publish.go; their outcomes come back through the tail of the event topics (tail.go, feed.go). Reads come
-// from the tables that the sink writes (store.go), or from the tail when it is ahead (read.go). All errors are in one
-// table (errors.go).
+// from the tables that the sink writes (store.go), or from the tail when it is ahead (read.go); recall.go says when a
+// miss there is a miss. All errors are in one table (errors.go).
 //
 // The other half is in processors, which decide the commands, and in sinks/postgres.
 package api
@@ -88,6 +88,7 @@ type Server struct {
 	cfg      Config
 	client   *kgo.Client
 	tail     *tail
+	recall   *recall
 	handler  http.Handler
 	stopping chan struct{}
 }
@@ -122,6 +123,7 @@ func (s *Server) assemble() error {
 		orders:    newFeed(s.cfg.Topics.OrderEvents, unreadable),
 		inventory: newFeed(s.cfg.Topics.InventoryEvents, unreadable),
 	}
+	s.recall = &recall{admin: s.tail.admin, topic: s.cfg.Topics.OrderEvents.Topic, forget: s.cfg.Topics.Delays.Forget}
 	if m, err = newMetrics(s.cfg.Metrics, s.tail.waiting, s.tail.watched); err != nil {
 		return err
 	}
@@ -142,10 +144,13 @@ func handlerOptions(around *interceptor) []connect.HandlerOption {
 }
 
 func (s *Server) routes(m *metrics, options []connect.HandlerOption) http.Handler {
-	read := reader{store: store{s.cfg.Postgres}, tail: s.tail, sinkGroup: s.cfg.Topics.Group(topics.PostgresSinkGroup)}
+	read := reader{
+		store: store{s.cfg.Postgres}, tail: s.tail, sinkGroup: s.cfg.Topics.Group(topics.PostgresSinkGroup),
+		recall: s.recall,
+	}
 	live := streams{stopping: s.stopping, heartbeat: s.cfg.Limits.Heartbeat, age: s.cfg.Limits.StreamAge}
 	d := &door{
-		up: s.tail.up, keys: s.cfg.Keys, metrics: m, write: connect.NewErrorWriter(options...),
+		up: s.up, keys: s.cfg.Keys, metrics: m, write: connect.NewErrorWriter(options...),
 		unary: make(chan struct{}, s.cfg.Limits.Unary), stream: make(chan struct{}, s.cfg.Limits.Streams),
 	}
 	mux := http.NewServeMux()
@@ -171,9 +176,12 @@ func (s *Server) Ready() bool {
 	case <-s.stopping:
 		return false
 	default:
-		return (s.cfg.Ready == nil || s.cfg.Ready()) && s.tail.up()
+		return (s.cfg.Ready == nil || s.cfg.Ready()) && s.up()
 	}
 }
+
+// up says whether everything that calls need to know of the log is known.
+func (s *Server) up() bool { return s.tail.up() && s.recall.up() }
 
 // Run reads the log, and serves if there is a listener, until ctx ends. Then streams end, calls have StopWait to
 // finish, and only then does the log go quiet. A Server runs once.
@@ -183,6 +191,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stopReading()
 	tailed := make(chan error, 1)
 	go func() { tailed <- s.tail.run(reading) }()
+	go s.recall.run(reading)
 	served := make(chan error, 1)
 	server := s.httpServer()
 	if s.cfg.Listener != nil {

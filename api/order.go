@@ -41,11 +41,11 @@ func (s *orders) PlaceOrder(ctx context.Context, req *connect.Request[orderv1.Pl
 	if err != nil {
 		return nil, err
 	}
-	stored, offers, err := s.read.store.placing(ctx, asked.orderID, asked.skus())
+	known, err := s.read.placing(ctx, asked.orderID, asked.skus())
 	if err != nil {
 		return nil, err
 	}
-	order, replayed, err := s.placed(ctx, asked, stored, offers)
+	order, replayed, err := s.placed(ctx, asked, known)
 	if err != nil {
 		return nil, err
 	}
@@ -56,14 +56,14 @@ func (s *orders) PlaceOrder(ctx context.Context, req *connect.Request[orderv1.Pl
 }
 
 // placed is the order that a request leads to, and whether it was there before.
-func (s *orders) placed(ctx context.Context, asked *ask, stored *storedOrder, offers map[string]offer) (*orderv1.Order, bool, error) {
-	if stored != nil {
+func (s *orders) placed(ctx context.Context, asked *ask, known placing) (*orderv1.Order, bool, error) {
+	if stored := known.stored; stored != nil {
 		if stored.fingerprint != nil && !bytes.Equal(stored.fingerprint, asked.fingerprint()) {
 			return nil, false, mismatch(asked.orderID)
 		}
 		return s.read.newer(stored, asked.orderID), true, nil
 	}
-	command, refused := asked.place(offers)
+	command, refused := asked.place(known.offers)
 	if refused == nil {
 		return s.decide(ctx, command)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/api"
 	"github.com/millrace/millrace/api/auth"
+	inventoryv1 "github.com/millrace/millrace/internal/gen/shop/inventory/v1"
 	orderv1 "github.com/millrace/millrace/internal/gen/shop/order/v1"
 	typev1 "github.com/millrace/millrace/internal/gen/shop/type/v1"
 	"github.com/millrace/millrace/topics"
@@ -404,6 +405,68 @@ func TestReadYourWrite(t *testing.T) {
 	_, err = ada.GetOrder(t.Context(), within(time.Second, &orderv1.GetOrderRequest{OrderId: id, MinVersion: 99}))
 	if r := refusalOf(err); r.code != connect.CodeUnavailable || r.reason != "VERSION_NOT_REACHED" || r.metadata["version"] != "2" {
 		t.Fatalf("a version that never comes: %v %+v", err, r)
+	}
+}
+
+// TestReadsWhatTheTailMissed: the tail begins near the end of the log, and Postgres gets there later.
+func TestReadsWhatTheTailMissed(t *testing.T) {
+	t.Parallel()
+	d := openShop(t).open(api.Limits{}).ready()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ada, sue := d.as("ada", auth.Customer), d.as("sue", auth.Seller)
+	placed, err := ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
+	must(t, err)
+	_, err = sue.Receive(ctx, connect.NewRequest(&inventoryv1.ReceiveRequest{RequestId: uuid.Must(uuid.NewV7()).String(), Sku: "CUP-BLUE", Quantity: 5}))
+	must(t, err)
+	d.played.settle()
+	time.AfterFunc(storeLag, func() {
+		d.exec(`UPDATE orders SET version = 7`)
+		d.exec(`UPDATE stock SET version = 7`)
+	})
+	order, err := ada.GetOrder(ctx, connect.NewRequest(&orderv1.GetOrderRequest{OrderId: placed.Msg.GetOrder().GetId(), MinVersion: 7}))
+	if err != nil || order.Msg.GetOrder().GetVersion() != 7 {
+		t.Errorf("order: %v, %v", order, err)
+	}
+	stock, err := sue.GetStock(ctx, connect.NewRequest(&inventoryv1.GetStockRequest{Sku: "CUP-BLUE", MinVersion: 7}))
+	if err != nil || stock.Msg.GetStock().GetVersion() != 7 {
+		t.Errorf("stock: %v, %v", stock, err)
+	}
+}
+
+// storeLag is how much later Postgres has what the tail missed.
+const storeLag = 300 * time.Millisecond
+
+// TestNothingIsNewWhilePostgresIsRebuilt: an order that the processor has forgotten must not be placed again because
+// Postgres does not know it yet.
+func TestNothingIsNewWhilePostgresIsRebuilt(t *testing.T) {
+	t.Parallel()
+	const forget = 2 * time.Second
+	s := openShopWith(t, topics.Options{Partitions: 3, Delays: topics.Delays{Forget: forget}})
+	d := s.open(api.Limits{}).ready()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ada := d.as("ada", auth.Customer)
+	ask := buy(line("CUP-BLUE", 1))
+	first, err := ada.PlaceOrder(ctx, connect.NewRequest(ask))
+	must(t, err)
+	id := first.Msg.GetOrder().GetId()
+	s.played.settle()
+	s.played.forget(id)
+	rebuild := func() { s.exec(`UPDATE sink_offsets SET next_offset = 0`) }
+	time.Sleep(forget)
+	rebuild()
+	s.exec(`DELETE FROM payments; DELETE FROM order_lines; DELETE FROM orders`)
+	_, err = ada.PlaceOrder(ctx, connect.NewRequest(ask))
+	if r := refusalOf(err); r.code != connect.CodeUnavailable || r.reason != "READ_BEHIND" {
+		t.Fatalf("a repeat while the sink begins again: %v", err)
+	}
+	if n := len(s.played.commands(id)); n != 1 {
+		t.Fatalf("the log has %d commands of the order, not 1", n)
+	}
+	s.played.sinkPlace(topics.Partition([]byte(id), s.table.Partitions), 1_000)
+	if _, err = ada.PlaceOrder(ctx, connect.NewRequest(ask)); err != nil {
+		t.Fatalf("when the sink is level with the log: %v", err)
 	}
 }
 

@@ -57,7 +57,7 @@ func publish(ctx context.Context, client *kgo.Client, r *kgo.Record) error {
 	case errors.Is(err, context.Canceled):
 		return context.Canceled
 	}
-	return refuse(KafkaUnavailable, "the log did not take the command; repeat it with the same request_id").because(fmt.Errorf("produce to %s: %w", r.Topic, err))
+	return refuse(KafkaUnavailable, "the log did not confirm the command, and may take it yet; repeat it with the same request_id for its outcome").because(fmt.Errorf("produce to %s: %w", r.Topic, err))
 }
 
 // decide publishes a command and waits for its outcome, which names the command in its cause. The waiter is there

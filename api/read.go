@@ -15,8 +15,10 @@ import (
 const (
 	// catchUpWait bounds how long a read that finds nothing waits for the Postgres sink.
 	catchUpWait = 5 * time.Second
-	// versionWait bounds how long a read waits for min_version.
+	// versionWait bounds how long a read waits for min_version. In that time, Postgres is asked again every storeLook:
+	// the tail may have begun after the event that is waited for.
 	versionWait = 10 * time.Second
+	storeLook   = time.Second
 	// The pauses between two looks at the sink's place.
 	firstLook, longestLook = 5 * time.Millisecond, 100 * time.Millisecond
 )
@@ -25,7 +27,26 @@ const (
 type reader struct {
 	store     store
 	tail      *tail
+	recall    *recall
 	sinkGroup string // with the prefix
+}
+
+// placing is what PlaceOrder needs to know of an order that may be there already. It refuses to say that there is none
+// while Postgres may not have caught up with what the processor has forgotten.
+func (r reader) placing(ctx context.Context, orderID string, skus []string) (placing, error) {
+	partition, floor, err := r.recall.floor(orderID)
+	if err != nil {
+		return placing{}, readBehind(ctx, err)
+	}
+	p, err := r.store.placing(ctx, orderID, skus, r.sinkPartition(partition))
+	if err == nil && p.stored == nil && p.nextSunk < floor {
+		err = readBehind(ctx, fmt.Errorf("the sink is at %d of partition %d, and what it has not written yet may be forgotten up to %d", p.nextSunk, partition, floor))
+	}
+	return p, err
+}
+
+func (r reader) sinkPartition(n int32) sinkPartition {
+	return sinkPartition{r.sinkGroup, r.tail.orders.topic.Name, n}
 }
 
 // order is the order's newest state. If none is known, it waits until every event that the log had when it was
@@ -81,7 +102,7 @@ func (r reader) catchUp(ctx context.Context, id string) error {
 		return readBehind(ctx, fmt.Errorf("the end of %s: %w", r.tail.orders.topic.Name, err))
 	}
 	for pause := firstLook; ; pause = min(2*pause, longestLook) {
-		next, err := r.store.sinkAt(ctx, r.sinkGroup, r.tail.orders.topic.Name, partition)
+		next, err := r.store.sinkAt(ctx, r.sinkPartition(partition))
 		switch {
 		case err == nil && next >= end:
 			return nil
@@ -104,16 +125,29 @@ func readBehind(ctx context.Context, cause error) error {
 	return refuse(ReadBehind, "whether it exists could not be found out in time; try again").because(cause)
 }
 
-// orderAt is the order with at least this version, waited for on the tail.
+// orderAt is the order with at least this version, waited for on the tail and in Postgres.
 func (r reader) orderAt(ctx context.Context, order *orderv1.Order, version int64) (*orderv1.Order, error) {
-	return r.follow(ctx, order, versionWait, func(o *orderv1.Order) bool { return o.GetVersion() >= version })
+	wanted := func(o *orderv1.Order) bool { return o.GetVersion() >= version }
+	for until := time.Now().Add(versionWait); ; {
+		latest, err := r.follow(ctx, order, storeLook, wanted)
+		if !notReached(err) || ctx.Err() != nil || time.Now().After(until) {
+			return latest, err
+		}
+		if order, err = r.newestOrder(ctx, order.GetId()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func notReached(err error) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.reason == VersionNotReached
 }
 
 // orderReached is the order when its status is reached, or as it stands when the time is up.
 func (r reader) orderReached(ctx context.Context, order *orderv1.Order, status orderv1.OrderStatus) (*orderv1.Order, error) {
 	latest, err := r.follow(ctx, order, outcomeWait, func(o *orderv1.Order) bool { return reached(o.GetStatus(), status) })
-	var late *refusal
-	if errors.As(err, &late) && late.reason == VersionNotReached {
+	if notReached(err) {
 		return latest, nil
 	}
 	return latest, err
@@ -191,9 +225,27 @@ func (r reader) newerStock(stock *inventoryv1.Stock) *inventoryv1.Stock {
 	return stock
 }
 
-// stockAt is the stock with at least this version, waited for on the tail.
+// stockAt is the stock with at least this version, waited for on the tail and in Postgres.
 func (r reader) stockAt(ctx context.Context, stock *inventoryv1.Stock, version int64) (*inventoryv1.Stock, error) {
-	ctx, cancel := context.WithTimeout(ctx, versionWait)
+	for until := time.Now().Add(versionWait); ; {
+		latest, err := r.followStock(ctx, stock, version)
+		if !notReached(err) || ctx.Err() != nil || time.Now().After(until) {
+			return latest, err
+		}
+		stored, err := r.store.stock(ctx, stock.GetSku())
+		if err != nil {
+			return nil, err
+		}
+		if s := stored[stock.GetSku()].stock; s.GetVersion() > stock.GetVersion() {
+			stock = s
+		}
+		stock = r.newerStock(stock)
+	}
+}
+
+// followStock watches the tail for storeLook.
+func (r reader) followStock(ctx context.Context, stock *inventoryv1.Stock, version int64) (*inventoryv1.Stock, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeLook)
 	defer cancel()
 	watch := r.tail.inventory.watch(stock.GetSku())
 	defer watch.stop()

@@ -64,7 +64,12 @@ type shop struct {
 // openShop opens one on a broker in process.
 func openShop(t *testing.T) *shop {
 	t.Helper()
-	table := topics.New(topics.Options{Partitions: 3})
+	return openShopWith(t, topics.Options{Partitions: 3})
+}
+
+func openShopWith(t *testing.T, o topics.Options) *shop {
+	t.Helper()
+	table := topics.New(o)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(table.Partitions, names(table)...))
 	must(t, err)
 	t.Cleanup(cluster.Close)
@@ -507,6 +512,13 @@ func (p *played) asleep(f func()) {
 	p.pause.Lock()
 	defer p.pause.Unlock()
 	f()
+}
+
+// forget is what the order processor does with an order that has long been final.
+func (p *played) forget(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.orders, id)
 }
 
 // settle returns when what was decided is in Postgres, too: an outcome is told before.

@@ -63,25 +63,38 @@ const (
 	sinkPlace = `SELECT coalesce(max(next_offset), 0) FROM sink_offsets WHERE consumer_group = $1 AND topic = $2 AND partition = $3`
 )
 
-// placing is what PlaceOrder needs to know, in one round trip: the order, if it is there already, and the offers.
-func (s store) placing(ctx context.Context, orderID string, skus []string) (*storedOrder, map[string]offer, error) {
+// placing is what PlaceOrder needs to know.
+type placing struct {
+	stored   *storedOrder // nil if it is not there
+	offers   map[string]offer
+	nextSunk int64 // how far the sink has come in the order's partition
+}
+
+// sinkPartition names a partition to the sink's own table.
+type sinkPartition struct {
+	group, topic string
+	partition    int32
+}
+
+// placing asks in one round trip. The sink's place is asked first: what it covers is in the answers after it.
+func (s store) placing(ctx context.Context, orderID string, skus []string, sink sinkPartition) (placing, error) {
 	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	var found *storedOrder
-	var offers map[string]offer
+	var p placing
 	batch := &pgx.Batch{}
+	batch.Queue(sinkPlace, sink.group, sink.topic, sink.partition).QueryRow(func(row pgx.Row) error { return row.Scan(&p.nextSunk) })
 	batch.Queue(oneOrder, orderID).Query(func(rows pgx.Rows) (err error) {
-		found, err = atMostOne(pgx.CollectRows(rows, scanOrder))
+		p.stored, err = atMostOne(pgx.CollectRows(rows, scanOrder))
 		return err
 	})
 	batch.Queue(someOffers, skus).Query(func(rows pgx.Rows) (err error) {
-		offers, err = collectOffers(rows)
+		p.offers, err = collectOffers(rows)
 		return err
 	})
 	if err := s.pool.SendBatch(asking, batch).Close(); err != nil {
-		return nil, nil, unanswered(ctx, "price an order", err)
+		return placing{}, unanswered(ctx, "price an order", err)
 	}
-	return found, offers, nil
+	return p, nil
 }
 
 func (s store) order(ctx context.Context, id string) (*storedOrder, error) {
@@ -171,10 +184,10 @@ func (s store) stockPage(ctx context.Context, after, prefix string, size int) ([
 }
 
 // sinkAt is how far the sink has come in a partition.
-func (s store) sinkAt(ctx context.Context, group, topic string, partition int32) (next int64, err error) {
+func (s store) sinkAt(ctx context.Context, sink sinkPartition) (next int64, err error) {
 	asking, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	err = s.pool.QueryRow(asking, sinkPlace, group, topic, partition).Scan(&next)
+	err = s.pool.QueryRow(asking, sinkPlace, sink.group, sink.topic, sink.partition).Scan(&next)
 	return next, unanswered(ctx, "read the sink's place", err)
 }
 
