@@ -241,17 +241,43 @@ func residentMB(pid int) float64 {
 
 // cpuSeconds is the time that a process has computed.
 func cpuSeconds(pid int) float64 {
+	_, seconds := processOf(pid)
+	return seconds
+}
+
+// cpuSecondsWithChildren counts the processes that a process has started, too, while they live.
+func cpuSecondsWithChildren(pid int) float64 {
+	total := cpuSeconds(pid)
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return total
+	}
+	for _, p := range all {
+		child, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		if parent, seconds := processOf(child); parent == pid {
+			total += seconds
+		}
+	}
+	return total
+}
+
+// processOf is a process's parent, and how long it has computed.
+func processOf(pid int) (parent int, seconds float64) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	_, rest, _ := strings.Cut(string(raw), ") ")
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
-		return 0
+		return 0, 0
 	}
+	parent, _ = strconv.Atoi(fields[1])
 	user, _ := strconv.ParseFloat(fields[11], 64)
 	system, _ := strconv.ParseFloat(fields[12], 64)
 	const ticks = 100 // a second, on every Linux that Go runs on
-	return (user + system) / ticks
+	return parent, (user + system) / ticks
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -36,9 +37,10 @@ import (
 const (
 	orderSKUs       = 200
 	calmRate        = 100 // orders a second, for the latencies
-	calmSeconds     = 20
+	calmSeconds     = 30
+	warmSeconds     = 60
 	probeSeconds    = 15
-	firstProbe      = 100.0
+	firstProbe      = 300.0
 	rateStep        = 1.3
 	finest          = 1.1 // two rates this close are the same on this machine
 	ordersInFlight  = 4096
@@ -49,21 +51,25 @@ var orderRoles = []string{"api", "order", "inventory", "payment", "timers", "sin
 
 // shop is the whole system, each role a process, with a reader that sees each order go by.
 type shop struct {
-	dir    string
-	stack  *local.Stack
-	table  *topics.Table
-	roles  map[string]*exec.Cmd
-	orders orderv1connect.OrderServiceClient
-	stock  inventoryv1connect.InventoryServiceClient
-	env    []string
-	bin    string
+	dir   string
+	stack *local.Stack
+	table *topics.Table
+	roles map[string]*exec.Cmd
+	// metrics are the addresses where roles tell of themselves
+	metrics map[string]string
+	orders  orderv1connect.OrderServiceClient
+	stock   inventoryv1connect.InventoryServiceClient
+	env     []string
+	bin     string
 
-	mu     sync.Mutex
-	placed map[string]time.Time // by order ID, when its call began
-	held   []float64            // milliseconds until all its lines were held
-	paid   []float64            // milliseconds until it was paid
-	open   atomic.Int64         // placed and not paid
-	early  map[string][]seen    // events of orders whose call has not returned
+	mu         sync.Mutex
+	placed     map[string]time.Time // by order ID, when its call began
+	waits      map[string]bool      // of them, those whose lines are all held and that are not paid yet
+	held       []float64            // milliseconds until all its lines were held
+	paid       []float64            // milliseconds until it was paid
+	open       atomic.Int64         // placed and not paid
+	turnedAway atomic.Int64         // by an API that was full
+	early      map[string][]seen    // events of orders whose call has not returned
 }
 
 type seen struct {
@@ -82,15 +88,12 @@ func orders(ctx context.Context, b *bench) (result, error) {
 	for role, cmd := range s.roles {
 		r.Figures["rss_rest_mb_"+role] = math.Round(residentMB(cmd.Process.Pid))
 	}
-	if _, err := s.hold(ctx, calmRate, 5*time.Second); err != nil { // warm
+	if _, err := s.hold(ctx, calmRate, warmSeconds*time.Second); err != nil { // the broker's JVM compiles for as long
 		return r, err
 	}
-	if _, err := s.hold(ctx, calmRate, calmSeconds*time.Second); err != nil {
+	if err := s.calm(ctx, b, r); err != nil {
 		return r, err
 	}
-	r.Figures["reserved_p50_ms"], r.Figures["reserved_p99_ms"] = quantile(s.held, 0.5), quantile(s.held, 0.99)
-	r.Figures["paid_p50_ms"], r.Figures["paid_p99_ms"] = quantile(s.paid, 0.5), quantile(s.paid, 0.99)
-	fmt.Fprintf(b.out, "  at %d/s: reserved p50 %.0f ms, paid p50 %.0f ms\n", calmRate, r.Figures["reserved_p50_ms"], r.Figures["paid_p50_ms"])
 	best, err := s.highest(ctx, b)
 	if err != nil {
 		return r, err
@@ -99,26 +102,34 @@ func orders(ctx context.Context, b *bench) (result, error) {
 	return r, s.account(ctx, b, best, r)
 }
 
-// highest looks for the rate that holds: up by steps until one does not, then down by finer ones.
+// calm measures how long an order takes at a rate that strains nothing.
+func (s *shop) calm(ctx context.Context, b *bench, r result) error {
+	if _, err := s.hold(ctx, calmRate, calmSeconds*time.Second); err != nil {
+		return err
+	}
+	r.Figures["reserved_p50_ms"], r.Figures["reserved_p99_ms"] = quantile(s.held, 0.5), quantile(s.held, 0.99)
+	r.Figures["paid_p50_ms"], r.Figures["paid_p99_ms"] = quantile(s.paid, 0.5), quantile(s.paid, 0.99)
+	fmt.Fprintf(b.out, "  at %d/s: reserved p50 %.0f ms, paid p50 %.0f ms\n", calmRate, r.Figures["reserved_p50_ms"], r.Figures["paid_p50_ms"])
+	return nil
+}
+
+// highest looks for the rate that holds: up by steps until one does not hold for a short while, then down from there by
+// finer ones until one holds for long.
 func (s *shop) highest(ctx context.Context, b *bench) (float64, error) {
 	try := func(rate float64, d time.Duration) (bool, error) {
 		ok, err := s.hold(ctx, rate, d)
 		fmt.Fprintf(b.out, "  %5.0f/s for %v: %s\n", rate, d, map[bool]string{true: "held", false: "fell behind"}[ok])
 		return ok, err
 	}
-	good, bad := 0.0, 0.0
-	for rate := firstProbe; bad == 0; rate *= rateStep {
-		ok, err := try(rate, probeSeconds*time.Second)
-		if err != nil {
+	rate := firstProbe
+	for ok := true; ok; rate *= rateStep {
+		var err error
+		if ok, err = try(rate, probeSeconds*time.Second); err != nil {
 			return 0, err
 		}
-		if ok {
-			good = rate
-		} else {
-			bad = rate
-		}
 	}
-	for rate := good; rate > 1; rate /= finest {
+	for rate /= rateStep; rate > 1; {
+		rate /= finest
 		ok, err := try(rate, time.Duration(b.seconds)*time.Second)
 		if err != nil || ok {
 			return math.Floor(rate), err
@@ -129,26 +140,66 @@ func (s *shop) highest(ctx context.Context, b *bench) (float64, error) {
 
 // account holds the best rate once more and reports what each role used.
 func (s *shop) account(ctx context.Context, b *bench, best float64, r result) error {
-	before := map[string]float64{}
-	for role, cmd := range s.roles {
-		before[role] = cpuSeconds(cmd.Process.Pid)
-	}
-	kafka := cpuSeconds(s.stack.Broker(0).PID())
+	before := s.cpu()
 	const d = probeSeconds * time.Second
+	profiled := make(chan error, 1)
+	go func() { profiled <- s.profiles(ctx, b.profile) }()
 	if _, err := s.hold(ctx, best, d); err != nil {
 		return err
 	}
-	n := best * d.Seconds()
+	if err := <-profiled; err != nil {
+		return err
+	}
+	for part, seconds := range s.cpu() {
+		r.Figures["cpu_ms_per_order_"+part] = 1000 * (seconds - before[part]) / (best * d.Seconds())
+	}
 	for role, cmd := range s.roles {
-		r.Figures["cpu_ms_per_order_"+role] = 1000 * (cpuSeconds(cmd.Process.Pid) - before[role]) / n
 		r.Figures["rss_load_mb_"+role] = math.Round(residentMB(cmd.Process.Pid))
 	}
-	r.Figures["cpu_ms_per_order_kafka"] = 1000 * (cpuSeconds(s.stack.Broker(0).PID()) - kafka) / n
 	return nil
 }
 
+// cpu is what every part of the machine has computed, in seconds: the roles, the servers, and this client.
+func (s *shop) cpu() map[string]float64 {
+	all := map[string]float64{
+		"kafka": cpuSeconds(s.stack.Broker(0).PID()), "postgres": cpuSecondsWithChildren(s.stack.Postgres().PID()), "client": cpuSeconds(os.Getpid()),
+	}
+	for role, cmd := range s.roles {
+		all[role] = cpuSeconds(cmd.Process.Pid)
+	}
+	return all
+}
+
+// profiles writes a CPU profile of each role to a folder, if there is one.
+func (s *shop) profiles(ctx context.Context, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for role, address := range s.metrics {
+		g.Go(func() error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, probeSeconds-2), nil)
+			if err != nil {
+				return err
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer res.Body.Close()
+			f, err := os.Create(filepath.Join(dir, "orders-"+role+".pprof"))
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(f, res.Body)
+			return errors.Join(err, f.Close())
+		})
+	}
+	return g.Wait()
+}
+
 // hold places orders at a rate, whatever the answers, and says whether the system kept up: at the end, no more are
-// unpaid than come in one second, and soon none.
+// unpaid than come in one second, and soon none. A call that was turned away is not kept up with.
 func (s *shop) hold(ctx context.Context, perSecond float64, d time.Duration) (bool, error) {
 	s.mu.Lock()
 	s.held, s.paid = nil, nil
@@ -175,7 +226,7 @@ func (s *shop) hold(ctx context.Context, perSecond float64, d time.Duration) (bo
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return float64(behind) <= perSecond, nil
+	return s.turnedAway.Swap(0) == 0 && float64(behind) <= perSecond, nil
 }
 
 func (s *shop) place(ctx context.Context) error {
@@ -187,6 +238,11 @@ func (s *shop) place(ctx context.Context) error {
 	s.open.Add(1)
 	began := time.Now()
 	res, err := s.orders.PlaceOrder(ctx, connect.NewRequest(req))
+	if connect.CodeOf(err) == connect.CodeResourceExhausted { // the API is full: this rate does not hold
+		s.open.Add(-1)
+		s.turnedAway.Add(1)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("place: %w", err)
 	}
@@ -240,9 +296,11 @@ func (s *shop) note(id string, e seen) {
 	case e.status == orderv1.OrderStatus_ORDER_STATUS_PAID:
 		s.paid = append(s.paid, ms)
 		delete(s.placed, id)
+		delete(s.waits, id)
 		s.open.Add(-1)
-	case e.status == orderv1.OrderStatus_ORDER_STATUS_PAYMENT_PENDING:
+	case e.status == orderv1.OrderStatus_ORDER_STATUS_PAYMENT_PENDING && !s.waits[id]:
 		s.held = append(s.held, ms)
+		s.waits[id] = true
 	}
 }
 
@@ -250,7 +308,7 @@ func orderSKU(i int) string { return fmt.Sprintf("BENCH-%04d", i) }
 
 // openShop builds millrace, starts the servers and every role, and fills the shelves.
 func (b *bench) openShop(ctx context.Context) (*shop, error) {
-	s := &shop{dir: filepath.Join(b.dir, "shop"), bin: filepath.Join(b.dir, "millrace"), roles: map[string]*exec.Cmd{}, placed: map[string]time.Time{}, early: map[string][]seen{}}
+	s := &shop{dir: filepath.Join(b.dir, "shop"), bin: filepath.Join(b.dir, "millrace"), roles: map[string]*exec.Cmd{}, metrics: map[string]string{}, placed: map[string]time.Time{}, waits: map[string]bool{}, early: map[string][]seen{}}
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", s.bin, "./cmd/millrace").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build millrace: %w\n%s", err, out)
 	}
@@ -273,7 +331,7 @@ func (s *shop) begin(ctx context.Context) error {
 		return err
 	}
 	s.env = append(os.Environ(), "MILLRACE_KAFKA="+strings.Join(s.stack.Kafka(), ","), "MILLRACE_POSTGRES="+s.stack.PostgresURL(), "MILLRACE_DATA="+s.dir,
-		fmt.Sprint("MILLRACE_PARTITIONS=", orderPartitions), "MILLRACE_METRICS=", "MILLRACE_GATEWAY_URL=http://"+gateway, "MILLRACE_GATEWAY_KEY=sk_test_millrace", "MILLRACE_LOG_LEVEL=warn")
+		fmt.Sprint("MILLRACE_PARTITIONS=", orderPartitions), "MILLRACE_GATEWAY_URL=http://"+gateway, "MILLRACE_GATEWAY_KEY=sk_test_millrace", "MILLRACE_LOG_LEVEL=warn")
 	prepare := exec.CommandContext(ctx, s.bin, "prepare")
 	prepare.Env = s.env
 	if out, err := prepare.CombinedOutput(); err != nil {
@@ -286,7 +344,10 @@ func (s *shop) begin(ctx context.Context) error {
 		return err
 	}
 	for _, role := range orderRoles {
-		args := []string{"serve", role}
+		if s.metrics[role], err = freeAddress(); err != nil {
+			return err
+		}
+		args := []string{"serve", role, "--metrics", s.metrics[role]}
 		if role == "api" {
 			args = append(args, "--listen", address)
 		}

@@ -88,6 +88,9 @@ const (
 	// For how long a changelog keeps deletions (Kafka's default). A store may be half as old: reading back takes time.
 	defaultDeleteRetention = 24 * time.Hour
 
+	// For how long a transaction waits for a fetch that is sure to bring something: more than a round trip.
+	gatherWait = 2 * time.Millisecond
+
 	// Emits wait this long for others, unless the transaction ends sooner, which it does at low load: then all go in one
 	// request, and the coordinator is told once of their partitions.
 	emitLinger = 5 * time.Millisecond

@@ -48,6 +48,7 @@ type engine struct {
 	passed time.Time // when the first marker since the last commit was passed; zero: there is none
 	alone  *kgo.Record
 	cut    bool                           // nothing more may be handed out
+	gather bool                           // it began with what had been fetched before: the broker has more by now
 	held   map[topicPartition]*kgo.Record // first record of a partition that was polled and is left to the next transaction
 
 	appetite int           // how many records may be outstanding
@@ -211,6 +212,10 @@ func (e *engine) learnRetention(ctx context.Context) error {
 // poll answers what has arrived. While a transaction is open it waits for more only as long as callbacks run and the
 // interval is not over; an empty answer means that it is time to commit. While only markers were passed, it waits until
 // their offsets are due.
+//
+// franz-go fetches again only when what it fetched was taken. What a transaction finds there when it begins is therefore
+// as old as the transaction before it, and all that came since is still at the broker: it gets gatherWait to arrive.
+// Without, each record would wait for one transaction more; with it, the markers of the last one are written meanwhile.
 func (e *engine) poll(ctx context.Context) kgo.Fetches {
 	if e.open > 0 {
 		var cancel context.CancelFunc
@@ -226,7 +231,14 @@ func (e *engine) poll(ctx context.Context) kgo.Fetches {
 	}
 	//lint:ignore SA1012 nil asks for what is there, without waiting
 	if fetches := e.gts.PollRecords(nil, e.appetite); len(fetches) > 0 {
+		e.gather = e.open == 0
 		return fetches
+	}
+	if e.gather {
+		e.gather = false
+		ctx, cancel := context.WithTimeout(ctx, gatherWait)
+		defer cancel()
+		return e.gts.PollRecords(ctx, e.appetite)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

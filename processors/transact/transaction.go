@@ -20,7 +20,7 @@ func (e *engine) begin() error {
 		return e.broken(err)
 	}
 	e.pid = producerID{id, epoch}
-	e.open, e.passed, e.alone, e.cut = 0, time.Time{}, nil, false
+	e.open, e.passed, e.alone, e.cut, e.gather = 0, time.Time{}, nil, false, false
 	clear(e.held)
 	e.over.Store(e.isStopping())
 	if e.session != nil {
@@ -33,7 +33,7 @@ func (e *engine) due() bool {
 	if e.open == 0 {
 		return !e.passed.IsZero() && time.Since(e.passed) >= markersWait
 	}
-	return e.cut || e.idle() || e.failed.Load() != nil || e.open >= e.cfg.txnRecords() ||
+	return e.cut || e.idle() && !e.gather || e.failed.Load() != nil || e.open >= e.cfg.txnRecords() ||
 		time.Since(e.began) >= e.cfg.CommitInterval
 }
 
