@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/millrace/millrace/api/auth"
 	"github.com/millrace/millrace/internal/gen/shop/inventory/v1/inventoryv1connect"
 	"github.com/millrace/millrace/internal/gen/shop/order/v1/orderv1connect"
 	typev1 "github.com/millrace/millrace/internal/gen/shop/type/v1"
@@ -53,7 +53,7 @@ func (f *clientFlags) dial() (*client, error) {
 		return nil, err
 	}
 	hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
-	bearer := connect.WithInterceptors(bearerToken(token))
+	bearer := connect.WithInterceptors(auth.WithToken(token))
 	return &client{
 		orders: orderv1connect.NewOrderServiceClient(hc, url, bearer),
 		stock:  inventoryv1connect.NewInventoryServiceClient(hc, url, bearer),
@@ -74,28 +74,6 @@ func (f *clientFlags) address() (url, token string, err error) {
 		}
 	}
 	return strings.TrimRight(url, "/"), token, nil
-}
-
-// bearerToken puts the token on every call, streams too.
-type bearerToken string
-
-func (t bearerToken) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		req.Header().Set("Authorization", "Bearer "+string(t))
-		return next(ctx, req)
-	}
-}
-
-func (t bearerToken) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		conn := next(ctx, spec)
-		conn.RequestHeader().Set("Authorization", "Bearer "+string(t))
-		return conn
-	}
-}
-
-func (t bearerToken) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return next
 }
 
 // show prints a message as one line of JSON, or as people read it.

@@ -406,12 +406,7 @@ func (s *shop) connect(url string) error {
 	if err != nil {
 		return err
 	}
-	bearer := connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			req.Header().Set("Authorization", "Bearer "+token)
-			return next(ctx, req)
-		}
-	}))
+	bearer := connect.WithInterceptors(auth.WithToken(token))
 	hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: ordersInFlight}}
 	s.orders = orderv1connect.NewOrderServiceClient(hc, url, bearer)
 	s.stock = inventoryv1connect.NewInventoryServiceClient(hc, url, bearer)

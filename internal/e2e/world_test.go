@@ -179,33 +179,11 @@ func (w *world) through(instance int, user string, roles ...auth.Role) client {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	bearer := connect.WithInterceptors(bearerToken(token))
+	bearer := connect.WithInterceptors(auth.WithToken(token))
 	return client{
 		orders: orderv1connect.NewOrderServiceClient(httpClient, w.apis[instance], bearer),
 		stock:  inventoryv1connect.NewInventoryServiceClient(httpClient, w.apis[instance], bearer),
 	}
-}
-
-// bearerToken puts the token on every call, streams too.
-type bearerToken string
-
-func (t bearerToken) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		req.Header().Set("Authorization", "Bearer "+string(t))
-		return next(ctx, req)
-	}
-}
-
-func (t bearerToken) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		conn := next(ctx, spec)
-		conn.RequestHeader().Set("Authorization", "Bearer "+string(t))
-		return conn
-	}
-}
-
-func (t bearerToken) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return next
 }
 
 var httpClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 512}, Timeout: 60 * time.Second}
