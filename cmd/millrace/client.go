@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -59,6 +60,17 @@ func (f *clientFlags) dial() (*client, error) {
 		stock:  inventoryv1connect.NewInventoryServiceClient(hc, url, bearer),
 		json:   f.json,
 	}, nil
+}
+
+// call makes one call, within callTimeout, and explains its error.
+func (f *clientFlags) call(cmd *cobra.Command, do func(context.Context, *client) error) error {
+	c, err := f.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
+	defer cancel()
+	return explain(do(ctx, c))
 }
 
 func (f *clientFlags) address() (url, token string, err error) {

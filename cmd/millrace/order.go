@@ -43,17 +43,13 @@ func orderPlace(f *clientFlags) *cobra.Command {
 			if email != "" {
 				req.Contact = &orderv1.Contact{Email: email}
 			}
-			c, err := f.dial()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-			defer cancel()
-			res, err := c.orders.PlaceOrder(ctx, connect.NewRequest(req))
-			if err != nil {
-				return explain(err)
-			}
-			return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) { printOrder(w, res.Msg.GetOrder()) })
+			return f.call(cmd, func(ctx context.Context, c *client) error {
+				res, err := c.orders.PlaceOrder(ctx, connect.NewRequest(req))
+				if err != nil {
+					return err
+				}
+				return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) { printOrder(w, res.Msg.GetOrder()) })
+			})
 		},
 	}
 	cmd.Flags().StringVar(&req.PaymentMethod, "pay", "pm_card_visa", "the gateway's payment method; `millrace gateway --help` lists test cards")
@@ -67,17 +63,13 @@ func orderShow(f *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "show ORDER", Short: "Show one order", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.dial()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-			defer cancel()
-			res, err := c.orders.GetOrder(ctx, connect.NewRequest(&orderv1.GetOrderRequest{OrderId: args[0]}))
-			if err != nil {
-				return explain(err)
-			}
-			return c.show(cmd.OutOrStdout(), res.Msg.GetOrder(), func(w io.Writer) { printOrder(w, res.Msg.GetOrder()) })
+			return f.call(cmd, func(ctx context.Context, c *client) error {
+				res, err := c.orders.GetOrder(ctx, connect.NewRequest(&orderv1.GetOrderRequest{OrderId: args[0]}))
+				if err != nil {
+					return err
+				}
+				return c.show(cmd.OutOrStdout(), res.Msg.GetOrder(), func(w io.Writer) { printOrder(w, res.Msg.GetOrder()) })
+			})
 		},
 	}
 }
@@ -87,23 +79,19 @@ func orderList(f *clientFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List orders, newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.dial()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-			defer cancel()
-			res, err := c.orders.ListOrders(ctx, connect.NewRequest(req))
-			if err != nil {
-				return explain(err)
-			}
-			return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) {
-				for _, o := range res.Msg.GetOrders() {
-					printOrderLine(w, o)
+			return f.call(cmd, func(ctx context.Context, c *client) error {
+				res, err := c.orders.ListOrders(ctx, connect.NewRequest(req))
+				if err != nil {
+					return err
 				}
-				if t := res.Msg.GetNextPageToken(); t != "" {
-					fmt.Fprintf(w, "more: --page %s\n", t)
-				}
+				return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) {
+					for _, o := range res.Msg.GetOrders() {
+						printOrderLine(w, o)
+					}
+					if t := res.Msg.GetNextPageToken(); t != "" {
+						fmt.Fprintf(w, "more: --page %s\n", t)
+					}
+				})
 			})
 		},
 	}
@@ -122,17 +110,13 @@ func orderCancel(f *clientFlags) *cobra.Command {
 			if req.RequestId == "" {
 				req.RequestId = uuid.NewString()
 			}
-			c, err := f.dial()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-			defer cancel()
-			res, err := c.orders.CancelOrder(ctx, connect.NewRequest(req))
-			if err != nil {
-				return explain(err)
-			}
-			return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) { printOrder(w, res.Msg.GetOrder()) })
+			return f.call(cmd, func(ctx context.Context, c *client) error {
+				res, err := c.orders.CancelOrder(ctx, connect.NewRequest(req))
+				if err != nil {
+					return err
+				}
+				return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) { printOrder(w, res.Msg.GetOrder()) })
+			})
 		},
 	}
 	cmd.Flags().StringVar(&req.RequestId, "request-id", "", "a UUID; the same one gives the same answer (default: a new one)")

@@ -50,17 +50,13 @@ func stockChange(f *clientFlags, name, about string, change func(ctx context.Con
 			if id == "" {
 				id = uuid.Must(uuid.NewV7()).String()
 			}
-			c, err := f.dial()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-			defer cancel()
-			s, err := change(ctx, c, id, args[0], n)
-			if err != nil {
-				return explain(err)
-			}
-			return c.show(cmd.OutOrStdout(), s, func(w io.Writer) { printStock(w, s) })
+			return f.call(cmd, func(ctx context.Context, c *client) error {
+				s, err := change(ctx, c, id, args[0], n)
+				if err != nil {
+					return err
+				}
+				return c.show(cmd.OutOrStdout(), s, func(w io.Writer) { printStock(w, s) })
+			})
 		},
 	}
 	cmd.Flags().StringVar(&id, "request-id", "", "a UUIDv7; the same one gives the same answer (default: a new one)")
@@ -89,30 +85,26 @@ func stockShow(f *clientFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show [SKU]", Short: "Show one SKU, or all", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.dial()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-			defer cancel()
-			if len(args) == 1 {
-				res, err := c.stock.GetStock(ctx, connect.NewRequest(&inventoryv1.GetStockRequest{Sku: args[0]}))
+			return f.call(cmd, func(ctx context.Context, c *client) error {
+				if len(args) == 1 {
+					res, err := c.stock.GetStock(ctx, connect.NewRequest(&inventoryv1.GetStockRequest{Sku: args[0]}))
+					if err != nil {
+						return err
+					}
+					return c.show(cmd.OutOrStdout(), res.Msg.GetStock(), func(w io.Writer) { printStock(w, res.Msg.GetStock()) })
+				}
+				res, err := c.stock.ListStock(ctx, connect.NewRequest(req))
 				if err != nil {
-					return explain(err)
+					return err
 				}
-				return c.show(cmd.OutOrStdout(), res.Msg.GetStock(), func(w io.Writer) { printStock(w, res.Msg.GetStock()) })
-			}
-			res, err := c.stock.ListStock(ctx, connect.NewRequest(req))
-			if err != nil {
-				return explain(err)
-			}
-			return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) {
-				for _, s := range res.Msg.GetStocks() {
-					printStock(w, s)
-				}
-				if t := res.Msg.GetNextPageToken(); t != "" {
-					fmt.Fprintf(w, "more: --page %s\n", t)
-				}
+				return c.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) {
+					for _, s := range res.Msg.GetStocks() {
+						printStock(w, s)
+					}
+					if t := res.Msg.GetNextPageToken(); t != "" {
+						fmt.Fprintf(w, "more: --page %s\n", t)
+					}
+				})
 			})
 		},
 	}
