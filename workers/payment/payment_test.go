@@ -1,7 +1,6 @@
 package payment
 
 import (
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -19,13 +19,14 @@ import (
 	"github.com/millrace/millrace/internal/local/localtest"
 	simulator "github.com/millrace/millrace/internal/simulators/gateway"
 	"github.com/millrace/millrace/topics"
+	"github.com/millrace/millrace/workers/workertest"
 )
 
 func TestOneResultForEachRequest(t *testing.T) {
 	b := newBelt(t, openTill(t, nil))
-	b.worker(0)
+	b.Worker(0)
 	asked := map[string]*paymentv1.PaymentRequest{}
-	results := b.reader(b.table.PaymentResults.Name)
+	results := b.Reader(b.Table.PaymentResults.Name)
 	var orders []*order
 	for i := range 50 {
 		o := b.order([]string{"pm_card_visa", "pm_card_chargeDeclined"}[i%2])
@@ -34,20 +35,20 @@ func TestOneResultForEachRequest(t *testing.T) {
 		asked[o.id] = r
 		b.ask(r)
 	}
-	for _, r := range results.atLeast(len(orders)) {
+	for _, r := range results.AtLeast(len(orders)) {
 		res := b.result(r)
-		if want := asked[res.OrderId]; res.StepNumber != want.StepNumber || res.Outcome != created || topics.Header(r, topics.HeaderCauseTopic) != b.table.PaymentRequests.Name {
+		if want := asked[res.OrderId]; res.StepNumber != want.StepNumber || res.Outcome != created || topics.Header(r, topics.HeaderCauseTopic) != b.Table.PaymentRequests.Name {
 			t.Errorf("%v answers %v", res, want)
 		}
 	}
 	b.settled()
-	if n := len(results.all); n != len(orders) {
+	if n := len(results.All); n != len(orders) {
 		t.Errorf("%d results of %d requests", n, len(orders))
 	}
 	for name, want := range map[string]float64{
 		"millrace_payment_steps_total": 50, "millrace_payment_gateway_seconds": 50, "millrace_payment_steps_in_flight": 0, "millrace_payment_lag_records": 0,
 	} {
-		if got := b.sum(name); got != want {
+		if got := b.Sum(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
@@ -57,10 +58,10 @@ func TestOneResultForEachRequest(t *testing.T) {
 // is young, but what it repeats is forgotten at the gateway. Only what makes an intent goes by that.
 func TestYoungRequestOfAnOldCreate(t *testing.T) {
 	b := newBelt(t, openTill(t, nil))
-	b.worker(0)
-	results := b.reader(b.table.PaymentResults.Name)
+	b.Worker(0)
+	results := b.Reader(b.Table.PaymentResults.Name)
 	late := b.order("pm_card_visa")
-	last := func() *paymentv1.PaymentResult { return b.result(results.atLeast(int(late.number))[late.number-1]) }
+	last := func() *paymentv1.PaymentResult { return b.result(results.AtLeast(int(late.number))[late.number-1]) }
 	ask := func(s paymentv1.PaymentStep, since time.Duration, want paymentv1.PaymentOutcome) {
 		t.Helper()
 		r := late.request(s)
@@ -96,20 +97,20 @@ func TestOneOrderInOrderOthersBeside(t *testing.T) {
 		}
 		sim.ServeHTTP(w, r)
 	})
-	b.worker(0)
+	b.Worker(0)
 	b.ask(slow.request(doConfirm), slow.request(doPoll), slow.request(doCancel))
 	for range 30 {
 		b.ask(b.order("pm_card_visa").request(doCreate))
 	}
-	results := b.reader(b.table.PaymentResults.Name)
-	for _, r := range results.atLeast(30) {
+	results := b.Reader(b.Table.PaymentResults.Name)
+	for _, r := range results.AtLeast(30) {
 		if b.result(r).OrderId == slow.id {
 			t.Fatal("the held step was answered")
 		}
 	}
 	let()
 	last := int32(0)
-	for _, r := range results.atLeast(33) {
+	for _, r := range results.AtLeast(33) {
 		if res := b.result(r); res.OrderId == slow.id {
 			if res.StepNumber <= last {
 				t.Errorf("step %d after step %d", res.StepNumber, last)
@@ -129,19 +130,18 @@ func TestMoneyThroughKills(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	till := openTill(t, func(s *simulator.Settings) { s.FaultRate, s.Seed, s.Latency = 0.05, seed, 5*time.Millisecond })
 	b := newBelt(t, till)
-	children := []*child{b.child(0), b.child(1)}
+	children := []*workertest.Child{b.Child(0), b.Child(1)}
 	shop := newShop(b, []string{"pm_card_visa", "pm_card_chargeDeclined", "pm_sim_sporadic_500", "pm_sim_pending"}, 240)
 	kills := 0
 	for !shop.closed() {
 		before := shop.answered
 		shop.until(func() bool { return shop.closed() || shop.answered >= before+80 })
 		if c := children[random.IntN(2)]; kills < 12 && !shop.closed() {
-			c.kill9()
-			c.start()
+			c.Crash()
 			kills++
 		}
 	}
-	t.Logf("%d kills, %d results, %d of them again", kills, len(shop.results.all), shop.repeats)
+	t.Logf("%d kills, %d results, %d of them again", kills, len(shop.results.All), shop.repeats)
 	b.settled()
 	shop.compareWithLedger()
 }
@@ -151,24 +151,24 @@ func TestMoneyThroughKills(t *testing.T) {
 func TestZombieChargesNobodyTwice(t *testing.T) {
 	till := openTill(t, func(s *simulator.Settings) { s.Latency = 20 * time.Millisecond })
 	b := newBelt(t, till)
-	zombie := b.child(0)
+	zombie := b.Child(0)
 	shop := newShop(b, []string{"pm_card_visa", "pm_card_chargeDeclined"}, 120)
 	shop.until(func() bool { return shop.answered >= 60 })
-	zombie.signal(syscall.SIGSTOP)
-	b.worker(1)
+	zombie.Signal(syscall.SIGSTOP)
+	b.Worker(1)
 	at := shop.answered
 	shop.until(func() bool { return shop.closed() || shop.answered > at+60 })
-	zombie.signal(syscall.SIGCONT)
+	zombie.Signal(syscall.SIGCONT)
 	shop.until(shop.closed)
 	b.settled()
-	t.Logf("%d results, %d of them again", len(shop.results.all), shop.repeats)
+	t.Logf("%d results, %d of them again", len(shop.results.All), shop.repeats)
 	shop.compareWithLedger()
 }
 
 // A shop is many orders on their way: created, confirmed, polled, and every second one that is paid given back.
 type shop struct {
 	belt     *belt
-	results  *reader
+	results  *workertest.Reader
 	orders   map[string]*walk
 	read     int // of the results
 	answered int // results that were awaited
@@ -185,7 +185,7 @@ type walk struct {
 }
 
 func newShop(b *belt, cards []string, n int) *shop {
-	s := &shop{belt: b, results: b.reader(b.table.PaymentResults.Name), orders: map[string]*walk{}, open: n}
+	s := &shop{belt: b, results: b.Reader(b.Table.PaymentResults.Name), orders: map[string]*walk{}, open: n}
 	var first []*paymentv1.PaymentRequest
 	for i := range n {
 		w := &walk{order: b.order(cards[i%len(cards)]), refunds: i/len(cards)%2 == 0, given: map[int32]*paymentv1.PaymentResult{}}
@@ -200,15 +200,15 @@ func newShop(b *belt, cards []string, n int) *shop {
 func (s *shop) closed() bool { return s.open == 0 }
 
 func (s *shop) until(enough func() bool) {
-	s.belt.t.Helper()
-	s.results.until(func() bool {
+	s.belt.T.Helper()
+	s.results.Until(func() bool {
 		var next []*paymentv1.PaymentRequest
-		for _, r := range s.results.all[s.read:] {
+		for _, r := range s.results.All[s.read:] {
 			if req := s.hear(s.belt.result(r)); req != nil {
 				next = append(next, req)
 			}
 		}
-		s.read = len(s.results.all)
+		s.read = len(s.results.All)
 		if len(next) > 0 {
 			s.belt.ask(next...)
 		}
@@ -259,7 +259,7 @@ func (s *shop) next(w *walk, res *paymentv1.PaymentResult) *paymentv1.PaymentReq
 // and a pending payment may have been decided.
 func (s *shop) sameAsBefore(w *walk, res *paymentv1.PaymentResult) {
 	if w == nil {
-		s.belt.t.Errorf("nobody asked for %v", res)
+		s.belt.T.Errorf("nobody asked for %v", res)
 		return
 	}
 	was := w.given[res.StepNumber]
@@ -267,12 +267,12 @@ func (s *shop) sameAsBefore(w *walk, res *paymentv1.PaymentResult) {
 		return
 	}
 	if !proto.Equal(was, res) {
-		s.belt.t.Errorf("step %d of order %s was answered\n%v\nand then\n%v", res.StepNumber, res.OrderId, was, res)
+		s.belt.T.Errorf("step %d of order %s was answered\n%v\nand then\n%v", res.StepNumber, res.OrderId, was, res)
 	}
 }
 
 func (s *shop) compareWithLedger() {
-	s.belt.t.Helper()
+	s.belt.T.Helper()
 	for _, w := range s.orders {
 		line, want := w.line(), simulator.LedgerLine{}
 		if w.card != "pm_card_chargeDeclined" {
@@ -286,7 +286,7 @@ func (s *shop) compareWithLedger() {
 			ends = givenBack
 		}
 		if line.Captured != want.Captured || line.Refunded != want.Refunded || line.PaymentIntent != w.intent || w.ends != ends {
-			s.belt.t.Errorf("%s ends as %v, the ledger has %+v", w.card, w.ends, line)
+			s.belt.T.Errorf("%s ends as %v, the ledger has %+v", w.card, w.ends, line)
 		}
 	}
 }
@@ -296,15 +296,15 @@ func (s *shop) compareWithLedger() {
 func TestRebalances(t *testing.T) {
 	till := openTill(t, func(s *simulator.Settings) { s.Latency = 2 * time.Millisecond })
 	b := newBelt(t, till)
-	b.worker(0)
+	b.Worker(0)
 	shop := newShop(b, []string{"pm_card_visa", "pm_card_chargeDeclined"}, 300)
 	for n := 100; !shop.closed(); n += 150 {
-		stop, _ := b.worker(1)
+		second := b.Worker(1)
 		shop.until(func() bool { return shop.closed() || shop.answered >= n })
-		stop()
+		second.Stop()
 	}
 	b.settled()
-	t.Logf("%d results, %d of them again", len(shop.results.all), shop.repeats)
+	t.Logf("%d results, %d of them again", len(shop.results.All), shop.repeats)
 	shop.compareWithLedger()
 }
 
@@ -312,10 +312,10 @@ func TestRebalances(t *testing.T) {
 func TestBrokerKilled(t *testing.T) {
 	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
 	till := openTill(t, func(s *simulator.Settings) { s.Latency = 5 * time.Millisecond })
-	b := newBeltOn(t, till, stack.Kafka())
-	_, done := b.worker(0)
+	b := newBelt(t, till, stack.Kafka()...)
+	worker := b.Worker(0)
 	requests := map[string]*paymentv1.PaymentRequest{}
-	results := b.reader(b.table.PaymentResults.Name)
+	results := b.Reader(b.Table.PaymentResults.Name)
 	for range 2 {
 		var some []*paymentv1.PaymentRequest
 		for range 200 {
@@ -324,18 +324,13 @@ func TestBrokerKilled(t *testing.T) {
 			some = append(some, r)
 		}
 		b.ask(some...)
-		results.atLeast(len(requests) - 180)
-		if err := stack.Broker(0).Kill9(); err != nil {
-			t.Fatal(err)
-		}
-		if err := stack.Broker(0).Start(b.ctx); err != nil {
-			t.Fatal(err)
-		}
+		results.AtLeast(len(requests) - 180)
+		b.CrashBroker(stack)
 	}
 	b.settled()
 	answered := map[string]bool{}
-	results.until(func() bool {
-		for _, r := range results.all {
+	results.Until(func() bool {
+		for _, r := range results.All {
 			answered[string(r.Key)] = true
 		}
 		return len(answered) == len(requests)
@@ -343,112 +338,52 @@ func TestBrokerKilled(t *testing.T) {
 	if n := len(till.sim.Ledger().PaymentIntents); n != len(requests) {
 		t.Errorf("%d intents of %d orders", n, len(requests))
 	}
-	select {
-	case err := <-done:
-		t.Errorf("the worker has ended: %v", err)
-	default:
-	}
+	worker.GoesOn()
 }
 
 func TestPoison(t *testing.T) {
 	b := newBelt(t, openTill(t, nil))
 	good := func() *kgo.Record {
-		return b.table.PaymentRequests.Record(b.order("pm_card_visa").request(doCreate), topics.Fresh("/test", ""))
-	}
-	change := func(f func(*kgo.Record)) *kgo.Record {
-		r := good()
-		f(r)
-		return r
+		return b.Table.PaymentRequests.Record(b.order("pm_card_visa").request(doCreate), topics.Fresh("/test", ""))
 	}
 	nonsense := b.order("pm_card_visa").request(doConfirm)
-	poison := map[*kgo.Record]topics.Reason{
-		change(func(r *kgo.Record) { r.Value = []byte("\xff\x00 random bytes") }):    topics.DecodeFailed,
-		change(func(r *kgo.Record) { r.Value = nil }):                                topics.Empty,
-		change(func(r *kgo.Record) { r.Headers = nil }):                              topics.MissingHeaders,
-		change(func(r *kgo.Record) { r.Key = []byte("somebody else") }):              topics.WrongKey,
-		change(func(r *kgo.Record) { r.Key = []byte(strings.Repeat("k", 900_000)) }): topics.KeyTooLong,
-		b.table.PaymentRequests.Record(nonsense, topics.Fresh("/test", "")):          topics.Invalid,
-	}
-	n := 0
-	for r := range poison {
-		b.write(good(), r, good())
-		n += 2
-	}
-	b.astray(good())
-	b.worker(0)
+	n, letters := b.Poison(good, b.Table.PaymentRequests.Record(nonsense, topics.Fresh("/test", "")))
+	b.Worker(0)
 	b.settled()
-	if got := len(b.reader(b.table.PaymentResults.Name).atLeast(n)); got != n {
+	if got := len(b.Reader(b.Table.PaymentResults.Name).AtLeast(n)); got != n {
 		t.Errorf("%d results of %d good requests", got, n)
 	}
-	want := map[topics.Reason]int{topics.WrongPartition: 1}
-	for _, reason := range poison {
-		want[reason]++
-	}
-	for _, r := range b.reader(b.table.DeadLetters(topics.PaymentGroup).Name).atLeast(len(poison) + 1) {
-		want[topics.Reason(topics.Header(r, topics.HeaderDLQReason))]--
-	}
-	for reason, left := range want {
-		if left != 0 {
-			t.Errorf("%s: %d dead letters too few", reason, left)
-		}
-	}
-}
-
-// astray writes a record to a partition that is not its key's.
-func (b *belt) astray(r *kgo.Record) {
-	b.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer cl.Close()
-	r.Partition = (topics.Partition(r.Key, partitions) + 1) % partitions
-	if err := cl.ProduceSync(b.ctx, r).FirstErr(); err != nil {
-		b.t.Fatal(err)
-	}
+	b.Buried(letters)
 }
 
 func TestTwoInstancesWithOneOrdinal(t *testing.T) {
 	b := newBelt(t, openTill(t, nil))
-	_, first := b.worker(0)
+	first := b.Worker(0)
 	b.ask(b.order("pm_card_visa").request(doCreate))
 	b.settled()
-	b.worker(0)
+	b.Worker(0)
 	b.ask(b.order("pm_card_visa").request(doCreate))
-	b.ends(first, ErrFenced)
+	first.Ends(ErrFenced)
 	b.settled()
 }
 
 func TestNoCommittedOffset(t *testing.T) {
 	b := newBelt(t, openTill(t, nil))
-	if _, err := b.adm.DeleteGroup(b.ctx, b.table.Group(topics.PaymentGroup)); err != nil {
+	if _, err := b.Adm.DeleteGroup(b.Ctx, b.Table.Group(topics.PaymentGroup)); err != nil {
 		t.Fatal(err)
 	}
 	b.ask(b.order("pm_card_visa").request(doCreate))
-	_, done := b.worker(0)
-	b.ends(done, ErrOffset)
+	b.Worker(0).Ends(ErrOffset)
 	if n := len(b.sim.Ledger().PaymentIntents); n != 0 {
 		t.Errorf("%d intents from a guessed offset", n)
 	}
 }
 
-func (b *belt) ends(done <-chan error, want error) {
-	b.t.Helper()
-	select {
-	case err := <-done:
-		if !errors.Is(err, want) {
-			b.t.Errorf("it ends with %v, want %v", err, want)
-		}
-	case <-time.After(patienceOfTest):
-		b.t.Fatalf("it goes on, want %v", want)
-	}
-}
-
 func TestConfigThatContradictsItself(t *testing.T) {
 	good := func() Config {
-		cfg := quick([]string{"nowhere:1"}, tableOf(""), "", 0)
-		cfg.Log = slog.New(slog.DiscardHandler)
-		return cfg
+		return quick(workertest.Seat{
+			Brokers: []string{"nowhere:1"}, Topics: topics.New(topics.Options{}), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		})
 	}
 	if _, err := New(good()); err != nil {
 		t.Fatal(err)

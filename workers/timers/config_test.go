@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/millrace/millrace/topics"
 )
 
 func TestConfigThatContradictsItself(t *testing.T) {
 	good := func() Config {
-		return Config{Brokers: []string{"nowhere:1"}, Topics: tableOf(""), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+		return Config{Brokers: []string{"nowhere:1"}, Topics: topics.New(topics.Options{}), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
 	}
 	if _, err := New(good()); err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/millrace/millrace/internal/local"
 	"github.com/millrace/millrace/internal/local/localtest"
 	"github.com/millrace/millrace/topics"
+	"github.com/millrace/millrace/workers/workertest"
 )
 
 // No timer goes off early by the broker's own clock, none waits behind one of another delay, and what is not due yet
@@ -22,16 +22,16 @@ import (
 func TestTimersGoOffWhenTheyAreDue(t *testing.T) {
 	b := newBelt(t)
 	const each = 40
-	b.set(b.timers(payment, 0, each)...)
-	b.set(b.timers(forget, 0, each)...)
-	b.set(b.timers(retry, 0, each)...)
-	b.set(b.timers(poll, 0, each)...)
-	b.worker(0)
-	fired := b.arrivals(b.table.OrderTimeouts.Name, atLeast(3*each))
+	b.Write(b.timers(payment, 0, each)...)
+	b.Write(b.timers(forget, 0, each)...)
+	b.Write(b.timers(retry, 0, each)...)
+	b.Write(b.timers(poll, 0, each)...)
+	b.Worker(0)
+	fired := b.arrivals(3 * each)
 	b.once(fired, 3*each)
 	set := map[string]*kgo.Record{}
 	for _, d := range []orderv1.OrderDelay{payment, retry, poll} {
-		for _, r := range b.all(b.table.Delayed(d).Name) {
+		for _, r := range b.All(b.Table.Delayed(d).Name) {
 			set[topics.Header(r, topics.HeaderID)] = r
 		}
 	}
@@ -40,23 +40,23 @@ func TestTimersGoOffWhenTheyAreDue(t *testing.T) {
 		if cause == nil {
 			t.Fatalf("%s has no cause among the timers", r.Key)
 		}
-		delay := b.table.Delayed(b.timeout(r).Delay).Delay
+		delay := b.Table.Delayed(b.timeout(r).Delay).Delay
 		if waited := r.Timestamp.Sub(cause.Timestamp); waited < delay {
 			t.Errorf("%v after %v, which is early", b.timeout(r), waited)
 		}
 	}
 	b.shortFirst(fired)
 	b.settled(payment, retry, poll)
-	for end := time.Now().Add(patienceOfTest); b.sum("millrace_timers_lateness_seconds") != 3*each || b.sum("millrace_timers_behind_seconds") > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(workertest.Patience); b.Sum("millrace_timers_lateness_seconds") != 3*each || b.Sum("millrace_timers_behind_seconds") > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%v timers were counted, want %d; behind by %v s with nothing due", b.sum("millrace_timers_lateness_seconds"), 3*each, b.sum("millrace_timers_behind_seconds"))
+			t.Fatalf("%v timers were counted, want %d; behind by %v s with nothing due", b.Sum("millrace_timers_lateness_seconds"), 3*each, b.Sum("millrace_timers_behind_seconds"))
 		}
 	}
 }
 
 // shortFirst: all were set within a second, the delays are further apart.
 func (b *belt) shortFirst(fired []*kgo.Record) {
-	b.t.Helper()
+	b.T.Helper()
 	var lastShort, firstLong time.Time
 	for _, r := range fired {
 		if b.timeout(r).Delay == payment {
@@ -68,18 +68,18 @@ func (b *belt) shortFirst(fired []*kgo.Record) {
 		}
 	}
 	if lastShort.After(firstLong) {
-		b.t.Errorf("a short timer went off at %v, after a long one at %v", lastShort, firstLong)
+		b.T.Errorf("a short timer went off at %v, after a long one at %v", lastShort, firstLong)
 	}
 }
 
 // More timers than are read ahead: the rest is read when there is room.
 func TestManyMoreTimersThanAreReadAhead(t *testing.T) {
 	b := newBelt(t)
-	const n = partitions * ahead * 4
+	const n = workertest.Partitions * ahead * 4
 	for from := 0; from < n; from += 1000 {
-		b.set(b.timers(retry, from, min(1000, n-from))...)
+		b.Write(b.timers(retry, from, min(1000, n-from))...)
 	}
-	b.worker(0)
+	b.Worker(0)
 	b.once(b.settled(retry), n)
 }
 
@@ -96,14 +96,12 @@ func TestEachTimerOnceThroughKills(t *testing.T) {
 		}
 		for range 5 {
 			n := 20 + random.IntN(60)
-			b.set(b.timers(poll, set, n)...)
-			b.set(b.timers(retry, set, n)...)
+			b.Write(b.timers(poll, set, n)...)
+			b.Write(b.timers(retry, set, n)...)
 			set += n
 			time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond) // the kill falls where it falls
 		}
-		c := children[random.IntN(2)]
-		c.kill9()
-		c.start()
+		children[random.IntN(2)].crash()
 	}
 	b.once(b.settled(poll, retry), 2*set)
 }
@@ -114,18 +112,18 @@ func TestZombie(t *testing.T) {
 	zombie := b.child(0)
 	set := 0
 	more := func() {
-		b.set(b.timers(poll, set, 25)...)
+		b.Write(b.timers(poll, set, 25)...)
 		set += 25
 	}
 	more()
 	b.settled(poll)
-	b.worker(1)
+	b.Worker(1)
 	for range 2 {
 		more()
-		zombie.signal(syscall.SIGSTOP)
+		zombie.Signal(syscall.SIGSTOP)
 		zombie.until(false, more)
 		b.settled(poll)
-		zombie.signal(syscall.SIGCONT)
+		zombie.Signal(syscall.SIGCONT)
 		more()
 		b.settled(poll)
 	}
@@ -135,117 +133,68 @@ func TestZombie(t *testing.T) {
 // The broker is killed in the middle of it, and stays away for a while.
 func TestBrokerKilled(t *testing.T) {
 	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
-	b := newBeltOn(t, stack.Kafka())
-	_, done := b.worker(0)
+	b := newBelt(t, stack.Kafka()...)
+	worker := b.Worker(0)
 	set := 0
 	for range 2 {
-		b.set(b.timers(poll, set, 300)...)
-		b.set(b.timers(retry, set, 300)...)
+		b.Write(b.timers(poll, set, 300)...)
+		b.Write(b.timers(retry, set, 300)...)
 		set += 300
-		b.arrivals(b.table.OrderTimeouts.Name, atLeast(2*set-300)) // the polls of this round are gone, or about to go
-		if err := stack.Broker(0).Kill9(); err != nil {
-			t.Fatal(err)
-		}
-		if err := stack.Broker(0).Start(b.ctx); err != nil {
-			t.Fatal(err)
-		}
+		b.arrivals(2*set - 300) // the polls of this round are gone, or about to go
+		b.CrashBroker(stack)
 	}
 	b.once(b.settled(poll, retry), 2*set)
-	select {
-	case err := <-done:
-		t.Errorf("the worker has ended: %v", err)
-	default:
-	}
+	worker.GoesOn()
 }
 
 // Instances come and go in order: no timer is lost or doubled.
 func TestRebalances(t *testing.T) {
 	b := newBelt(t)
-	b.worker(0)
+	b.Worker(0)
 	set := 0
 	for range 4 {
-		stop, _ := b.worker(1)
+		second := b.Worker(1)
 		for range 8 {
-			b.set(b.timers(poll, set, 50)...)
+			b.Write(b.timers(poll, set, 50)...)
 			set += 50
 		}
-		stop()
+		second.Stop()
 	}
 	b.once(b.settled(poll), set)
 }
 
 func TestPoison(t *testing.T) {
 	b := newBelt(t)
-	good := func(n int) *kgo.Record { return b.timer(poll, fmt.Sprintf("good-%d", n), 1) }
-	change := func(f func(*kgo.Record)) *kgo.Record {
-		r := good(1000)
-		f(r)
-		return r
+	goods := 0
+	good := func() *kgo.Record {
+		goods++
+		return b.timer(poll, fmt.Sprintf("good-%d", goods), 1)
 	}
-	wrongDelay := b.table.PollDelays.Record(&orderv1.OrderTimer{OrderId: "o", Delay: retry}, topics.Fresh("/test", ""))
-	noOrder := b.table.PollDelays.Record(&orderv1.OrderTimer{Delay: poll}, topics.Fresh("/test", ""))
-	poison := map[*kgo.Record]topics.Reason{
-		change(func(r *kgo.Record) { r.Value = []byte("\xff\x00 random bytes") }):    topics.DecodeFailed,
-		change(func(r *kgo.Record) { r.Value = nil }):                                topics.Empty,
-		change(func(r *kgo.Record) { r.Headers = nil }):                              topics.MissingHeaders,
-		change(func(r *kgo.Record) { r.Key = []byte("somebody else") }):              topics.WrongKey,
-		change(func(r *kgo.Record) { r.Key = []byte(strings.Repeat("k", 900_000)) }): topics.KeyTooLong,
-		wrongDelay: topics.Invalid,
-		noOrder:    topics.Invalid,
-	}
-	n := 0
-	for r := range poison {
-		b.set(good(n), r, good(n+1))
-		n += 2
-	}
-	b.astray(good(n))
-	b.worker(0)
+	wrongDelay := b.Table.PollDelays.Record(&orderv1.OrderTimer{OrderId: "o", Delay: retry}, topics.Fresh("/test", ""))
+	noOrder := b.Table.PollDelays.Record(&orderv1.OrderTimer{Delay: poll}, topics.Fresh("/test", ""))
+	n, letters := b.Poison(good, wrongDelay, noOrder)
+	b.Worker(0)
 	b.once(b.settled(poll), n)
-	want := map[topics.Reason]int{topics.WrongPartition: 1}
-	for _, reason := range poison {
-		want[reason]++
-	}
-	for _, r := range b.all(b.table.DeadLetters(topics.TimersGroup).Name) {
-		want[topics.Reason(topics.Header(r, topics.HeaderDLQReason))]--
-	}
-	for reason, left := range want {
-		if left != 0 {
-			t.Errorf("%s: %d dead letters too few", reason, left)
-		}
-	}
-}
-
-// astray writes a record to a partition that is not its key's.
-func (b *belt) astray(r *kgo.Record) {
-	b.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer cl.Close()
-	r.Partition = (topics.Partition(r.Key, partitions) + 1) % partitions
-	if err := cl.ProduceSync(b.ctx, r).FirstErr(); err != nil {
-		b.t.Fatal(err)
-	}
+	b.Buried(letters)
 }
 
 func TestTwoInstancesWithOneOrdinal(t *testing.T) {
 	b := newBelt(t)
-	_, first := b.worker(0)
-	b.set(b.timers(poll, 0, 10)...)
+	first := b.Worker(0)
+	b.Write(b.timers(poll, 0, 10)...)
 	b.settled(poll)
-	_, second := b.worker(0)
-	b.set(b.timers(poll, 10, 10)...)
+	second := b.Worker(0)
+	b.Write(b.timers(poll, 10, 10)...)
 	select {
-	case err := <-first:
+	case err := <-first.Done:
 		if !errors.Is(err, ErrFenced) {
 			t.Errorf("the first ends with %v", err)
 		}
-	case err := <-second:
+	case err := <-second.Done:
 		if !errors.Is(err, ErrFenced) {
 			t.Errorf("the second ends with %v", err)
 		}
-	case <-time.After(patienceOfTest):
+	case <-time.After(workertest.Patience):
 		t.Fatal("both go on")
 	}
 	b.once(b.settled(poll), 20)
@@ -253,17 +202,9 @@ func TestTwoInstancesWithOneOrdinal(t *testing.T) {
 
 func TestNoCommittedOffset(t *testing.T) {
 	b := newBelt(t)
-	if _, err := b.adm.DeleteGroup(b.ctx, b.table.Group(topics.TimersGroup)); err != nil {
+	if _, err := b.Adm.DeleteGroup(b.Ctx, b.Table.Group(topics.TimersGroup)); err != nil {
 		t.Fatal(err)
 	}
-	b.set(b.timers(poll, 0, 10)...)
-	_, done := b.worker(0)
-	select {
-	case err := <-done:
-		if !errors.Is(err, ErrOffset) {
-			t.Errorf("%v", err)
-		}
-	case <-time.After(patienceOfTest):
-		t.Fatal("it goes on, from a guessed offset")
-	}
+	b.Write(b.timers(poll, 0, 10)...)
+	b.Worker(0).Ends(ErrOffset)
 }
