@@ -57,7 +57,8 @@ type Config struct {
 
 // Limits bound what one server does at once. Zero fields take the defaults.
 type Limits struct {
-	Unary     int           // calls at once; 1,024
+	Commands  int           // at once; 1,024
+	Reads     int           // at once; 1,024
 	Streams   int           // server streams at once; 4,096
 	Heartbeat time.Duration // between two signs of life of a stream; 15 s
 	StreamAge time.Duration // after which a stream ends; 50 s
@@ -75,7 +76,8 @@ func (l Limits) withDefaults() Limits {
 			*d = v
 		}
 	}
-	count(&l.Unary, 1024)
+	count(&l.Commands, 1024)
+	count(&l.Reads, 1024)
 	count(&l.Streams, 4096)
 	wait(&l.Heartbeat, 15*time.Second)
 	wait(&l.StreamAge, 50*time.Second)
@@ -151,7 +153,8 @@ func (s *Server) routes(m *metrics, options []connect.HandlerOption) http.Handle
 	live := streams{stopping: s.stopping, heartbeat: s.cfg.Limits.Heartbeat, age: s.cfg.Limits.StreamAge}
 	d := &door{
 		up: s.up, keys: s.cfg.Keys, metrics: m, write: connect.NewErrorWriter(options...),
-		unary: make(chan struct{}, s.cfg.Limits.Unary), stream: make(chan struct{}, s.cfg.Limits.Streams),
+		command: make(chan struct{}, s.cfg.Limits.Commands), read: make(chan struct{}, s.cfg.Limits.Reads),
+		stream: make(chan struct{}, s.cfg.Limits.Streams),
 	}
 	mux := http.NewServeMux()
 	service := func(path string, h http.Handler) { mux.Handle(path, d.wrap(h, options)) }

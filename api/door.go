@@ -35,7 +35,8 @@ type door struct {
 	up      func() bool
 	keys    *auth.Keys
 	metrics *metrics
-	unary   chan struct{}
+	command chan struct{} // commands wait for their outcomes, and reads must not wait for commands
+	read    chan struct{}
 	stream  chan struct{}
 	write   *connect.ErrorWriter
 }
@@ -49,10 +50,7 @@ func (d *door) wrap(service http.Handler, options []connect.HandlerOption) http.
 // bounded lets a call in if there is room, and gives it its time.
 func (d *door) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		room, kind := d.unary, "unary"
-		if streaming(r.URL.Path) {
-			room, kind = d.stream, "stream"
-		}
+		room, kind := d.room(r.URL.Path)
 		select {
 		case room <- struct{}{}:
 		default:
@@ -75,9 +73,15 @@ func (d *door) bounded(next http.Handler) http.Handler {
 	})
 }
 
-func streaming(procedure string) bool {
-	return procedure == orderv1connect.OrderServiceWatchOrderProcedure ||
-		procedure == inventoryv1connect.InventoryServiceWatchAvailabilityProcedure
+func (d *door) room(procedure string) (room chan struct{}, kind string) {
+	switch procedure {
+	case orderv1connect.OrderServiceWatchOrderProcedure, inventoryv1connect.InventoryServiceWatchAvailabilityProcedure:
+		return d.stream, "stream"
+	case orderv1connect.OrderServiceGetOrderProcedure, orderv1connect.OrderServiceListOrdersProcedure,
+		inventoryv1connect.InventoryServiceGetStockProcedure, inventoryv1connect.InventoryServiceListStockProcedure:
+		return d.read, "read"
+	}
+	return d.command, "command"
 }
 
 // authenticate is called before anything of the request is read.

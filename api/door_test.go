@@ -172,7 +172,7 @@ func TestPostgresAway(t *testing.T) {
 // TestRoomIsBounded: the call that does not fit is refused at once, and the one inside goes on.
 func TestRoomIsBounded(t *testing.T) {
 	s := openShop(t)
-	d := s.open(api.Limits{Unary: 1, Streams: 1}).ready()
+	d := s.open(api.Limits{Commands: 1, Reads: 1, Streams: 1}).ready()
 	ada := d.as("ada", auth.Customer)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -185,6 +185,9 @@ func TestRoomIsBounded(t *testing.T) {
 		}()
 		waiting(t, d, 1)
 		_, err = ada.PlaceOrder(ctx, connect.NewRequest(buy(line("CUP-BLUE", 1))))
+		if _, err := ada.ListOrders(ctx, connect.NewRequest(&orderv1.ListOrdersRequest{})); err != nil {
+			t.Errorf("a read while no command fits: %v", err)
+		}
 	})
 	if r := refusalOf(err); r.code != connect.CodeResourceExhausted || r.reason != "OVERLOADED" {
 		t.Errorf("answered %v %+v", err, r)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/binary"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -89,7 +90,7 @@ func (s *inventory) move(ctx context.Context, requestID string, command *invento
 	stock := stockOf(seen[*inventoryv1.InventoryEvent]{event: event, time: at})
 	replayed := event.GetChange() == inventoryv1.InventoryChange_INVENTORY_CHANGE_COMMAND_REPEATED
 	if event.GetReason() != inventoryv1.InventoryReason_INVENTORY_REASON_UNSPECIFIED {
-		return nil, replayed, stockRefused(event.GetReason(), stock, replayed)
+		return nil, replayed, stockRefused(event.GetReason(), command, stock, replayed)
 	}
 	return stock, replayed, nil
 }
@@ -134,19 +135,23 @@ func unknownSKU(sku string) *refusal {
 }
 
 // stockRefused is the SKU's no as an error, with the current numbers.
-func stockRefused(why inventoryv1.InventoryReason, stock *inventoryv1.Stock, replayed bool) *refusal {
+func stockRefused(why inventoryv1.InventoryReason, command *inventoryv1.InventoryCommand, stock *inventoryv1.Stock, replayed bool) *refusal {
 	var r *refusal
+	number := "quantity"
+	if command.GetAdjust() != nil {
+		number = "delta"
+	}
 	switch why {
 	case inventoryv1.InventoryReason_INVENTORY_REASON_STALE_VERSION:
 		r = refuse(StaleVersion, "the stock_version is %d by now", stock.GetStockVersion()).at("if_version")
 	case inventoryv1.InventoryReason_INVENTORY_REASON_BELOW_RESERVED:
-		r = refuse(BelowReserved, "%d units are reserved", stock.GetReserved())
+		r = refuse(BelowReserved, "%d units are reserved", stock.GetReserved()).at(number)
 	case inventoryv1.InventoryReason_INVENTORY_REASON_REQUEST_TOO_OLD:
 		r = requestTooOld()
 	case inventoryv1.InventoryReason_INVENTORY_REASON_IDEMPOTENCY_MISMATCH:
 		r = refuse(IdempotencyMismatch, "the request_id was used before, with other content").at("request_id")
 	case inventoryv1.InventoryReason_INVENTORY_REASON_TOO_MUCH_STOCK:
-		r = refuse(TooMuchStock, "the count would be more than the ledger can hold")
+		r = refuse(TooMuchStock, "the count would be more than the ledger can hold").at(number)
 	case inventoryv1.InventoryReason_INVENTORY_REASON_UNKNOWN_SKU:
 		r = refuse(UnknownSKU, "nothing was ever received for the SKU").at("sku")
 	default:
@@ -195,7 +200,7 @@ func (s *inventory) ListStock(ctx context.Context, req *connect.Request[inventor
 	}
 	if m.GetPageToken() != "" {
 		var ok bool
-		if after, ok = readToken[string](m.GetPageToken(), "stock", m.GetSkuPrefix()); !ok {
+		if after, ok = readToken[string](m.GetPageToken(), "stock", m.GetSkuPrefix()); !ok || strings.ContainsRune(after, 0) {
 			return nil, badPageToken()
 		}
 	}

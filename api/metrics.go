@@ -25,7 +25,7 @@ func newMetrics(r prometheus.Registerer, waiters, watched func() float64) (*metr
 			Name: "millrace_api_refusals_total", Help: "Calls refused, by reason; at the door too.",
 		}, []string{"reason"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "millrace_api_in_flight", Help: "Calls that are being served, by kind: unary or stream.",
+			Name: "millrace_api_in_flight", Help: "Calls that are being served, by kind: command, read or stream.",
 		}, []string{"kind"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "millrace_api_panics_total", Help: "Handlers that panicked: bugs.",

@@ -97,7 +97,7 @@ func TestReached(t *testing.T) {
 	}{
 		{reserving, orderv1.OrderStatus_ORDER_STATUS_UNSPECIFIED, true}, {reserving, reserving, true}, {reserving, pending, false}, {reserving, paid, false},
 		{pending, reserving, true}, {pending, pending, true}, {pending, paid, false}, {pending, cancelled, false},
-		{cancelling, paid, false}, {cancelling, pending, false}, {cancelling, cancelling, true}, {cancelling, reserving, true},
+		{cancelling, paid, false}, {cancelling, pending, true}, {pending, cancelling, false}, {cancelling, cancelling, true}, {cancelling, reserving, true},
 		{paid, paid, true}, {paid, pending, true}, {paid, cancelled, true},
 		{rejected, paid, true}, {cancelled, paid, true}, {rejected, cancelled, true},
 	} {

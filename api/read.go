@@ -127,13 +127,14 @@ func readBehind(ctx context.Context, cause error) error {
 
 // orderAt is the order with at least this version, waited for on the tail and in Postgres.
 func (r reader) orderAt(ctx context.Context, order *orderv1.Order, version int64) (*orderv1.Order, error) {
+	id := order.GetId() // a row may go while Postgres is rebuilt
 	wanted := func(o *orderv1.Order) bool { return o.GetVersion() >= version }
 	for until := time.Now().Add(versionWait); ; {
 		latest, err := r.follow(ctx, order, storeLook, wanted)
 		if !notReached(err) || ctx.Err() != nil || time.Now().After(until) {
 			return latest, err
 		}
-		if order, err = r.newestOrder(ctx, order.GetId()); err != nil {
+		if order, err = r.newestOrder(ctx, id); err != nil {
 			return nil, err
 		}
 	}
@@ -188,15 +189,17 @@ func progress(s orderv1.OrderStatus) int {
 		return 1
 	case orderv1.OrderStatus_ORDER_STATUS_RESERVING:
 		return 2
-	case orderv1.OrderStatus_ORDER_STATUS_PAYMENT_PENDING, orderv1.OrderStatus_ORDER_STATUS_CANCELLING:
+	case orderv1.OrderStatus_ORDER_STATUS_PAYMENT_PENDING:
 		return 3
-	case orderv1.OrderStatus_ORDER_STATUS_PAID:
+	case orderv1.OrderStatus_ORDER_STATUS_CANCELLING:
 		return 4
-	case orderv1.OrderStatus_ORDER_STATUS_REFUNDING:
+	case orderv1.OrderStatus_ORDER_STATUS_PAID:
 		return 5
+	case orderv1.OrderStatus_ORDER_STATUS_REFUNDING:
+		return 6
 	case orderv1.OrderStatus_ORDER_STATUS_REJECTED, orderv1.OrderStatus_ORDER_STATUS_CANCELLED,
 		orderv1.OrderStatus_ORDER_STATUS_PAYMENT_FAILED, orderv1.OrderStatus_ORDER_STATUS_REFUNDED:
-		return 6
+		return 7
 	}
 	panic(fmt.Sprintf("api: no progress for %v", s))
 }

@@ -19,16 +19,24 @@ type recall struct {
 	topic  topics.Topic
 	forget time.Duration // how long the processor remembers a final order
 
-	floors atomic.Pointer[map[int32]int64] // the first event of each partition that is younger than half of forget
+	known atomic.Pointer[floors]
+}
+
+// floors are the first event of each partition that was younger than half of forget.
+type floors struct {
+	at map[int32]int64
+	// when they were asked for, by the clock on the wall: a machine that slept must know that they are old
+	asked time.Time
 }
 
 // run keeps the floors young: they move by half of forget, and are asked for twice in that time.
 func (r *recall) run(ctx context.Context) {
 	for {
 		pause := r.forget / 4
-		floors, err := r.ask(ctx, time.Now().Add(-r.forget/2))
+		asked := time.Now().Round(0)
+		at, err := r.ask(ctx, asked.Add(-r.forget/2))
 		if err == nil {
-			r.floors.Store(&floors)
+			r.known.Store(&floors{at, asked})
 		} else {
 			pause = askAgain
 		}
@@ -40,8 +48,11 @@ func (r *recall) run(ctx context.Context) {
 	}
 }
 
-// up says whether the floors are known.
-func (r *recall) up() bool { return r.floors.Load() != nil }
+// up says whether the floors are known, and young enough: older ones may lie below what was forgotten since.
+func (r *recall) up() bool {
+	f := r.known.Load()
+	return f != nil && time.Now().Round(0).Sub(f.asked) < r.forget/2
+}
 
 // floor is the offset that the sink must have reached in an order's partition.
 func (r *recall) floor(orderID string) (partition int32, offset int64, err error) {
@@ -49,11 +60,7 @@ func (r *recall) floor(orderID string) (partition int32, offset int64, err error
 	if !r.up() {
 		return 0, 0, fmt.Errorf("events of %s by time are not known yet", r.topic.Name)
 	}
-	offset, ok := (*r.floors.Load())[partition]
-	if !ok {
-		return 0, 0, fmt.Errorf("partition %d of %s is not there", partition, r.topic.Name)
-	}
-	return partition, offset, nil
+	return partition, r.known.Load().at[partition], nil
 }
 
 // ask finds the first event since a time. Where there is none, it is where the committed log ends.
@@ -74,11 +81,14 @@ func (r *recall) ask(ctx context.Context, since time.Time) (map[int32]int64, err
 	if err != nil {
 		return nil, err
 	}
-	floors := map[int32]int64{}
+	at := map[int32]int64{}
 	ends.Each(func(end kadm.ListedOffset) {
 		if first, ok := young.Lookup(end.Topic, end.Partition); ok {
-			floors[end.Partition] = min(first.Offset, end.Offset)
+			at[end.Partition] = min(first.Offset, end.Offset)
 		}
 	})
-	return floors, nil
+	if len(at) != int(r.topic.Partitions) {
+		return nil, fmt.Errorf("%d partitions of %s answer, not %d", len(at), r.topic.Name, r.topic.Partitions)
+	}
+	return at, nil
 }

@@ -201,7 +201,7 @@ func TestMovingStockIsRefused(t *testing.T) {
 		{"a request_id from the future", give(v.sue, func(r *inventoryv1.ReceiveRequest) { r.RequestId = v7At(time.Now().Add(time.Hour)) }), connect.CodeInvalidArgument, "REQUEST_FROM_FUTURE", "request_id"},
 		{"other stock content", give(v.sue, func(r *inventoryv1.ReceiveRequest) { r.RequestId = v.received.GetRequestId() }), connect.CodeAlreadyExists, "IDEMPOTENCY_MISMATCH", "request_id"},
 		{"a stale version", set(5, &none), connect.CodeAborted, "STALE_VERSION", "if_version"},
-		{"less than is reserved", set(3, nil), connect.CodeFailedPrecondition, "BELOW_RESERVED", ""},
+		{"less than is reserved", set(3, nil), connect.CodeFailedPrecondition, "BELOW_RESERVED", "quantity"},
 		{"the stock of a SKU that is none", func() error {
 			_, err := v.ada.GetStock(v.ctx, connect.NewRequest(&inventoryv1.GetStockRequest{Sku: "CUP-PINK"}))
 			return err
@@ -215,7 +215,7 @@ func TestMovingStockIsRefused(t *testing.T) {
 		{"a prefix that cannot be", func() error {
 			_, err := v.ada.ListStock(v.ctx, connect.NewRequest(&inventoryv1.ListStockRequest{SkuPrefix: "\x00"}))
 			return err
-		}(), connect.CodeInvalidArgument, "INVALID_ARGUMENT", ""},
+		}(), connect.CodeInvalidArgument, "INVALID_ARGUMENT", "sku_prefix"},
 	})
 	stale := refusalOf(set(5, &none))
 	if stale.metadata["stock_version"] != "1" || stale.metadata["on_hand"] != "10" || stale.metadata["reserved"] != "4" {

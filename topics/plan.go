@@ -165,6 +165,8 @@ func (t Topic) promised() map[string]string {
 		"retention.ms":           milliseconds(t.Retention),
 		"retention.bytes":        "-1",
 		"max.message.bytes":      strconv.Itoa(t.MaxBytes),
+		// A leader that was not in sync would cut off what was acknowledged.
+		"unclean.leader.election.enable": "false",
 	}
 	if t.Compacted {
 		s["cleanup.policy"] = "compact"

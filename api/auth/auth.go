@@ -124,12 +124,13 @@ func (k *Keys) Sign(c Caller, ttl time.Duration) (string, error) {
 	return t.SignedString(private)
 }
 
-// Verify is who the token says is calling, or a Refusal. A token that was good is good until it expires: its
-// signature is checked once, because that takes longer than most of what a call does.
+// Verify is who the token says is calling, or a Refusal. A token that was good is good until it expires or the keys
+// change: its signature is checked once, because that takes longer than most of what a call does.
 func (k *Keys) Verify(token string) (Caller, error) {
 	if len(token) > maxTokenBytes {
 		return Caller{}, Refusal{TokenMalformed, fmt.Sprintf("the token has %d bytes, at most %d are read", len(token), maxTokenBytes)}
 	}
+	k.look()
 	sum := sha256.Sum256([]byte(token))
 	if c, ok := k.verified(sum, time.Now()); ok {
 		return c, nil

@@ -20,6 +20,8 @@ import (
 const (
 	publicSuffix  = ".public.pem"
 	privateSuffix = ".private.pem"
+	// lookAgain is how often the folder is looked at: a key that was removed verifies for as long.
+	lookAgain = time.Second
 	// clockGrain is how far a file's time may lie behind the clock.
 	clockGrain = time.Second
 	// goodTokensMax bounds the tokens whose signatures are remembered.
@@ -29,13 +31,14 @@ const (
 var errUnknownKey = errors.New("no such key")
 
 // Keys is a folder of Ed25519 key pairs. Every public key in it verifies; the newest private one signs. An API on
-// another machine needs the public ones only.
+// another machine needs the public ones only. A key comes and goes with its file, a second later.
 type Keys struct {
 	dir string
 
 	mu      sync.Mutex
 	known   map[string]ed25519.PublicKey // by key ID
 	scanned time.Time
+	looked  time.Time
 	good    map[[sha256.Size]byte]good // by the token's hash
 }
 
@@ -52,6 +55,19 @@ func Open(dir string) (*Keys, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k, k.scan()
+}
+
+// look reads the folder again if it has changed. One that cannot be read leaves the keys as they were.
+func (k *Keys) look() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.looked) < lookAgain {
+		return
+	}
+	k.looked = time.Now()
+	if k.changed() {
+		_ = k.scan()
+	}
 }
 
 func (k *Keys) verified(sum [sha256.Size]byte, at time.Time) (Caller, bool) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -344,8 +343,9 @@ func (r *replay) rows(raw []byte) ([]row, error) {
 		return rows, nil
 	}
 	var rows []row
-	for sc := bufio.NewScanner(bytes.NewReader(raw)); sc.Scan(); {
-		rows = append(rows, row{text: sc.Text(), fields: strings.Fields(sc.Text())})
+	for line := range strings.Lines(string(raw)) {
+		line = strings.TrimRight(line, "\r\n")
+		rows = append(rows, row{text: line, fields: strings.Fields(line)})
 	}
 	return rows, nil
 }

@@ -15,6 +15,7 @@ func TestAPurchaseLogIsRead(t *testing.T) {
 	}{
 		{"fields between white space", " 00004 0001 19970101  2   29.33\n 00021 0003 19970118  1   11.77\n", replay{format: "columns", customer: "1", quantity: "4", constantSKU: "CD"}, 1},
 		{"characters", " 00004 0001 19970101  2   29.33\n 00021 0003 19970118  1   11.77\n", replay{format: "columns", customer: "2-6", quantity: "21-24", constantSKU: "CD"}, 1},
+		{"a long line", " 00004 0001 19970101  2   29.33\r\n 00021 0003 19970118  1   11.77" + strings.Repeat(" ", 100_000) + "\n", replay{format: "columns", customer: "1", quantity: "4", constantSKU: "CD"}, 1},
 		{"csv with names", "who,what,n\n00004,CD,2\n00021,CD,1\n", replay{format: "csv", header: true, customer: "who", sku: "what", quantity: "n"}, 2},
 		{"csv by numbers", "00004;CD;2\n00021;CD;1\n", replay{format: "csv", separator: ";", customer: "1", sku: "2", quantity: "3"}, 1},
 	} {

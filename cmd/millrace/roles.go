@@ -180,14 +180,17 @@ func (s *services) runRoles(ctx context.Context, wanted []role, metrics net.List
 	if err := s.checkTopics(ctx); err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, r := range wanted {
-		built, err := r.build(s)
-		if err != nil {
+	built := make([]runner, len(wanted)) // all, before any runs: one that cannot be built must not cut others off
+	for i, r := range wanted {
+		var err error
+		if built[i], err = r.build(s); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i, r := range wanted {
 		g.Go(func() error {
-			if err := built.Run(ctx); err != nil {
+			if err := built[i].Run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
 			if ctx.Err() == nil {

@@ -73,6 +73,7 @@ func Prove(l Log, g Group) Report {
 		p.Keys++
 		p.replay(key)
 	}
+	p.strays()
 	p.accountForTheRest()
 	return p.Report
 }
@@ -139,6 +140,15 @@ func (p *proof) compareTable(key string, state []byte) {
 	}
 	if !bytes.Equal(kept, state) {
 		p.violated("%s %q: the table holds %x, the fold of the log %x", p.Name, key, kept, state)
+	}
+}
+
+// strays are rows of the table whose key has no event.
+func (p *proof) strays() {
+	for key, r := range p.tables {
+		if _, ok := p.order[key]; !ok && r.Value != nil {
+			p.violated("%s %q: the table holds %x, and the log no event", p.Name, key, r.Value)
+		}
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/millrace/millrace/topics"
 )
 
-// Reconcile compares the rows of Postgres with the fold of the log: orders with their lines and payments, and stock.
+// Reconcile compares the rows of Postgres with the fold of the log: orders with their lines and payments, stock, and
+// every answer of the gateway.
 func Reconcile(ctx context.Context, l Log, t *topics.Table, db *pgx.Conn) (Report, error) {
 	var r Report
 	orders, err := Orders(l, t)
@@ -41,7 +42,39 @@ func Reconcile(ctx context.Context, l Log, t *topics.Table, db *pgx.Conn) (Repor
 	r.Inputs, r.Outputs = len(folded)+len(stock), len(rows)+len(stockRows)
 	compareRows(&r, "order", folded, rows)
 	compareRows(&r, "stock of", stock, stockRows)
-	return r, nil
+	return r, attempts(ctx, &r, l, t, db)
+}
+
+// attempts compares the gateway's answers by their IDs. One that somebody has refused may be in Postgres all the same: each
+// group looks for itself.
+func attempts(ctx context.Context, r *Report, l Log, t *topics.Table, db *pgx.Conn) error {
+	rows, err := texts(ctx, db, `SELECT event_id, concat_ws(' ', order_id, step_number, step, outcome, amount_minor) FROM payment_attempts`)
+	if err != nil {
+		return err
+	}
+	refused, inLog := l.refused(), map[string]bool{} // an answer may be there twice
+	for _, o := range l.All(t.PaymentResults.Topic) {
+		id := topics.Header(o, topics.HeaderID)
+		inLog[id] = true
+		if refused[placeOf(o)] {
+			continue
+		}
+		m, err := t.PaymentResults.Decode(o.Key, o.Value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", placeOf(o), err)
+		}
+		want := fmt.Sprintf("%s %d %s %s %d", m.GetOrderId(), m.GetStepNumber(), strings.TrimPrefix(m.GetStep().String(), "PAYMENT_STEP_"),
+			strings.TrimPrefix(m.GetOutcome().String(), "PAYMENT_OUTCOME_"), m.GetAmountMinor())
+		if rows[id] != want {
+			r.violated("payment attempt %s: Postgres has\n    %s\n  the log\n    %s", id, rows[id], want)
+		}
+	}
+	for id, row := range rows {
+		if !inLog[id] {
+			r.violated("payment attempt %s is in Postgres and not in the log: %s", id, row)
+		}
+	}
+	return nil
 }
 
 func compareRows(r *Report, what string, log, rows map[string]string) {

@@ -861,14 +861,14 @@ const file_shop_inventory_v1_inventory_service_proto_rawDesc = "" +
 	"\vmin_version\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
 	"minVersion\"B\n" +
 	"\x10GetStockResponse\x12.\n" +
-	"\x05stock\x18\x01 \x01(\v2\x18.shop.inventory.v1.StockR\x05stock\"\x8c\x01\n" +
+	"\x05stock\x18\x01 \x01(\v2\x18.shop.inventory.v1.StockR\x05stock\"\xb0\x01\n" +
 	"\x10ListStockRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12&\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12J\n" +
 	"\n" +
-	"sku_prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\tskuPrefix\"m\n" +
+	"sku_prefix\x18\x03 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$R\tskuPrefix\"m\n" +
 	"\x11ListStockResponse\x120\n" +
 	"\x06stocks\x18\x01 \x03(\v2\x18.shop.inventory.v1.StockR\x06stocks\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8e\x01\n" +
