@@ -24,6 +24,8 @@ type Store interface {
 	Group() string
 	// Inputs are the topics that it takes.
 	Inputs() []Input
+	// Follow keeps the ID of each topic, the first time, and returns ErrOtherLog when it has kept another one.
+	Follow(ctx context.Context, ids map[string]string) error
 	// Positions are where each partition goes on. One that is absent from the answer was never set up, which is fatal.
 	Positions(context.Context, []Place) (map[Place]int64, error)
 	// Write takes the batch and moves its stretches' positions from First to End, all or nothing. It returns ErrMoved

@@ -111,7 +111,7 @@ func insist(ctx context.Context, log *slog.Logger, try func(context.Context) err
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err == nil || errors.Is(err, ErrMoved) || errors.As(err, new(Refused)):
+		case err == nil || errors.Is(err, ErrMoved) || errors.Is(err, ErrOtherLog) || errors.As(err, new(Refused)):
 			if tries > 0 {
 				log.Info("the store answers again", "tries", tries)
 			}

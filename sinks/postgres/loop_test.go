@@ -102,7 +102,9 @@ func (w *world) next() *kgo.Record {
 		return w.table.InventoryEvents.Record(&inventoryv1.InventoryEvent{Sku: fmt.Sprint("SKU-", n), Version: w.stock[n], OnHand: 5 + w.stock[n], Reserved: w.stock[n]}, stamp)
 	}
 	w.results++
-	return w.table.PaymentResults.Record(&paymentv1.PaymentResult{OrderId: orderID("0"), StepNumber: w.results}, stamp)
+	return w.table.PaymentResults.Record(&paymentv1.PaymentResult{
+		OrderId: orderID("0"), StepNumber: w.results, Step: paymentv1.PaymentStep_PAYMENT_STEP_POLL, Outcome: paymentv1.PaymentOutcome_PAYMENT_OUTCOME_PENDING,
+	}, stamp)
 }
 
 func (w *world) inputs() []topics.Topic {
@@ -259,6 +261,7 @@ func TestAPositionThatIsNotInTheLogIsFatal(t *testing.T) {
 		"beyond the end":   {"UPDATE sink_offsets SET next_offset = 1000000", "is not in the log"},
 		"before the start": {"", "position 0 of"},
 		"never set up":     {"DELETE FROM sink_offsets", "no position for"},
+		"another log":      {"UPDATE sink_offsets SET topic_id = 'another'", "copy of another log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -59,6 +59,26 @@ func (s *Store) Inputs() []sinks.Input {
 	}
 }
 
+// Follow keeps the topics' IDs beside the positions.
+func (s *Store) Follow(ctx context.Context, ids map[string]string) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		for topic, id := range ids {
+			if _, err := tx.Exec(ctx, `UPDATE sink_offsets SET topic_id = $3 WHERE consumer_group = $1 AND topic = $2 AND topic_id = ''`, s.group(), topic, id); err != nil {
+				return fmt.Errorf("postgres: follow %s: %w", topic, err)
+			}
+			var others int
+			err := tx.QueryRow(ctx, `SELECT count(*) FROM sink_offsets WHERE consumer_group = $1 AND topic = $2 AND topic_id <> $3`, s.group(), topic, id).Scan(&others)
+			if err != nil {
+				return fmt.Errorf("postgres: follow %s: %w", topic, err)
+			}
+			if others > 0 {
+				return fmt.Errorf("%w: sink_offsets follows another %s than the one with ID %s", sinks.ErrOtherLog, topic, id)
+			}
+		}
+		return nil
+	})
+}
+
 // Positions reads sink_offsets.
 func (s *Store) Positions(ctx context.Context, places []sinks.Place) (map[sinks.Place]int64, error) {
 	wanted := make(map[sinks.Place]bool, len(places))

@@ -17,6 +17,7 @@ type Memory struct {
 	mu     sync.Mutex
 	at     map[sinks.Place]int64
 	newest map[string]int64 // version by key
+	logs   map[string]string
 	gone   bool
 }
 
@@ -29,7 +30,7 @@ type Event struct {
 
 // NewMemory is a store whose partitions begin at 0.
 func NewMemory(places ...sinks.Place) *Memory {
-	m := &Memory{at: map[sinks.Place]int64{}, newest: map[string]int64{}}
+	m := &Memory{at: map[sinks.Place]int64{}, newest: map[string]int64{}, logs: map[string]string{}}
 	for _, p := range places {
 		m.at[p] = 0
 	}
@@ -43,6 +44,22 @@ func (m *Memory) Group() string { return "sink-memory" }
 func (m *Memory) Inputs() []sinks.Input { return nil }
 
 var errGone = errors.New("memory is gone")
+
+// Follow keeps the first ID of each topic.
+func (m *Memory) Follow(_ context.Context, ids map[string]string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone {
+		return errGone
+	}
+	for topic, id := range ids {
+		if m.logs[topic] != "" && m.logs[topic] != id {
+			return sinks.ErrOtherLog
+		}
+		m.logs[topic] = id
+	}
+	return nil
+}
 
 // Positions are where each partition goes on.
 func (m *Memory) Positions(context.Context, []sinks.Place) (map[sinks.Place]int64, error) {

@@ -44,6 +44,7 @@ func Run(t *testing.T, open func(*testing.T) Subject) {
 		{"half a batch", halfABatch},
 		{"store gone and back", goneAndBack},
 		{"answer of the commit lost", answerLost},
+		{"another log", anotherLog},
 	} {
 		t.Run(promise.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -240,4 +241,20 @@ func (h tells) Handle(_ context.Context, r slog.Record) error {
 		close(h.warned)
 	}
 	return nil
+}
+
+// anotherLog: a store that has followed one log refuses every other, and knows its own again.
+func anotherLog(t *testing.T, tr *trial) {
+	follow := func(id string) error { return tr.Store.Follow(tr.ctx, map[string]string{tr.Place.Topic: id}) }
+	for range 2 {
+		if err := follow("first"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := follow("second"); !errors.Is(err, sinks.ErrOtherLog) {
+		t.Fatalf("the topic was made anew: %v", err)
+	}
+	if err := follow("first"); err != nil {
+		t.Fatal(err)
+	}
 }
