@@ -207,26 +207,37 @@ func (g *gateway) refund(ctx context.Context, r *paymentv1.PaymentRequest) (re *
 var errManyRefunds = errors.New("the intent has more refunds than an order can ask for")
 
 // findRefund is the intent's refund with the request's number, or nil.
-func (g *gateway) findRefund(ctx context.Context, r *paymentv1.PaymentRequest) (found *stripe.Refund, err error) {
+func (g *gateway) findRefund(ctx context.Context, r *paymentv1.PaymentRequest) (*stripe.Refund, error) {
+	all, err := g.refunds(ctx, r.IntentId)
+	return ours(all, r), err
+}
+
+// ours is the refund with the request's number, or nil.
+func ours(all []*stripe.Refund, r *paymentv1.PaymentRequest) *stripe.Refund {
 	number := strconv.Itoa(int(r.RefundNumber))
+	for _, re := range all {
+		if re.Metadata["refund_number"] == number && re.Metadata["order_id"] == r.OrderId {
+			return re
+		}
+	}
+	return nil
+}
+
+// refunds are all of an intent's, whoever made them.
+func (g *gateway) refunds(ctx context.Context, intent string) (all []*stripe.Refund, err error) {
 	err = g.read(ctx, "refunds", func(ctx context.Context) error {
-		found = nil
-		list := &stripe.RefundListParams{PaymentIntent: stripe.String(r.IntentId)}
+		all = nil
+		list := &stripe.RefundListParams{PaymentIntent: stripe.String(intent)}
 		list.Limit = stripe.Int64(100)
-		n := 0
 		for re, err := range g.stripe.V1Refunds.List(ctx, list).All(ctx) {
 			if err != nil {
 				return err
 			}
-			if n++; n > maxRefunds {
+			if all = append(all, re); len(all) > maxRefunds {
 				return errManyRefunds
-			}
-			if re.Metadata["refund_number"] == number && re.Metadata["order_id"] == r.OrderId {
-				found = re
-				return nil
 			}
 		}
 		return nil
 	})
-	return found, err
+	return all, err
 }

@@ -219,17 +219,54 @@ func (g *gateway) stepRefund(ctx context.Context, r *paymentv1.PaymentRequest) *
 	if err == nil {
 		return refunded(r, made)
 	}
-	found, lookErr := g.findRefund(ctx, r)
-	switch {
-	case lookErr != nil:
+	all, lookErr := g.refunds(ctx, r.IntentId)
+	if lookErr != nil {
 		return unavailable(r, lookErr)
-	case found != nil:
+	}
+	if found := ours(all, r); found != nil {
 		return refunded(r, found)
 	}
-	if t := troubleOf(err); t == requestNo || t == issuerNo {
+	switch troubleOf(err) {
+	case requestNo:
+		return g.refundedByOthers(ctx, r, all, err)
+	case issuerNo:
 		return refused(r, err)
 	}
 	return unavailable(r, err)
+}
+
+// refundedByOthers answers a refund that the gateway does not take. When it was to be of the whole charge and others have given
+// that back, an operator in the gateway's dashboard say, there is nothing left to ask for.
+func (g *gateway) refundedByOthers(ctx context.Context, r *paymentv1.PaymentRequest, all []*stripe.Refund, no error) *paymentv1.PaymentResult {
+	pi, err := g.intent(ctx, r.IntentId)
+	if err != nil {
+		return unavailable(r, err)
+	}
+	whole, done, coming, id := pi.AmountReceived, int64(0), int64(0), ""
+	for _, re := range all {
+		switch re.Status {
+		case stripe.RefundStatusFailed, stripe.RefundStatusCanceled:
+			continue
+		case stripe.RefundStatusSucceeded:
+			done += re.Amount
+		default:
+			coming += re.Amount
+		}
+		if re.Amount == whole {
+			id = re.ID // of several, none is the answer
+		}
+	}
+	if r.AmountMinor != whole || done+coming != whole {
+		return refused(r, no)
+	}
+	res := say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_REFUNDED, "", "somebody else has given the charge back")
+	if coming > 0 {
+		res = say(r, paymentv1.PaymentOutcome_PAYMENT_OUTCOME_PENDING, "", "somebody else is giving the charge back")
+	} else {
+		res.AmountMinor, res.CurrencyCode = whole, strings.ToUpper(string(pi.Currency))
+	}
+	res.RefundId = id
+	return res
 }
 
 // refunded says how a refund stands. One that is pending may still fail, days later.
