@@ -16,7 +16,6 @@ const declined = "card_declined"
 
 // customersCodes are the gateway's codes by which customers can help themselves.
 var customersCodes = map[string]bool{
-	"":                   true, // nothing was declined
 	"insufficient_funds": true,
 	"expired_card":       true,
 	"incorrect_cvc":      true,
@@ -50,10 +49,24 @@ func discreet(answer any) {
 
 // withoutCode copies an order that has to change, because the tail shares its orders among all who watch.
 func withoutCode(o *orderv1.Order) *orderv1.Order {
-	if customersCodes[o.GetPayment().GetDeclineCode()] {
+	was := o.GetPayment().GetDeclineCode()
+	hears := customersCode(o.GetReason(), was)
+	if hears == was {
 		return o
 	}
 	o = proto.CloneOf(o)
-	o.Payment.DeclineCode = declined
+	o.Payment.DeclineCode = hears
 	return o
+}
+
+// customersCode is what a customer hears of a code. Only an order that ends because its card was declined has one: the
+// codes of requests that the gateway refused are the shop's business.
+func customersCode(why orderv1.OrderReason, code string) string {
+	switch {
+	case code == "" || why != orderv1.OrderReason_ORDER_REASON_PAYMENT_DECLINED:
+		return ""
+	case customersCodes[code]:
+		return code
+	}
+	return declined
 }

@@ -11,6 +11,8 @@ import (
 	orderv1 "github.com/millrace/millrace/internal/gen/shop/order/v1"
 )
 
+const byCard = orderv1.OrderReason_ORDER_REASON_PAYMENT_DECLINED
+
 // TestEveryAnswerIsDiscreet fills every field of every answer that can hold an order.
 func TestEveryAnswerIsDiscreet(t *testing.T) {
 	n := 0
@@ -36,7 +38,7 @@ func mustBeDiscreet(t *testing.T, answer protoreflect.MessageDescriptor) (orders
 		if f.Message() == nil || f.Message().FullName() != "shop.order.v1.Order" {
 			continue
 		}
-		shared := &orderv1.Order{Payment: &orderv1.Payment{DeclineCode: "stolen_card"}}
+		shared := &orderv1.Order{Reason: byCard, Payment: &orderv1.Payment{DeclineCode: "stolen_card"}}
 		m := kind.New()
 		if f.IsList() {
 			m.Mutable(f).List().Append(protoreflect.ValueOfMessage(shared.ProtoReflect()))
@@ -70,10 +72,17 @@ func TestCodesThatCustomersMayRead(t *testing.T) {
 		"": "", "insufficient_funds": "insufficient_funds", "expired_card": "expired_card", "incorrect_cvc": "incorrect_cvc",
 		"processing_error": "processing_error", "stolen_card": declined, "fraudulent": declined, "generic_decline": declined,
 	} {
-		o := &orderv1.Order{Id: "o1", Payment: &orderv1.Payment{IntentId: "pi_1", DeclineCode: code}}
-		wants := &orderv1.Order{Id: "o1", Payment: &orderv1.Payment{IntentId: "pi_1", DeclineCode: want}}
-		if got := withoutCode(o); !proto.Equal(got, wants) {
-			t.Errorf("%q: %v", code, got)
+		for why := range orderv1.OrderReason_name {
+			hears := ""
+			if orderv1.OrderReason(why) == byCard {
+				hears = want
+			}
+			o := &orderv1.Order{Id: "o1", Reason: orderv1.OrderReason(why), Payment: &orderv1.Payment{IntentId: "pi_1", DeclineCode: code}}
+			wants := proto.CloneOf(o)
+			wants.Payment.DeclineCode = hears
+			if got := withoutCode(o); !proto.Equal(got, wants) {
+				t.Errorf("%v, %q: %v", o.Reason, code, got)
+			}
 		}
 	}
 	if withoutCode(nil) != nil || withoutCode(&orderv1.Order{}).Payment != nil {

@@ -367,6 +367,7 @@ func placedOrder(c *orderv1.OrderCommand, at time.Time) *orderv1.Order {
 func (p *played) decline(id, code string) {
 	p.mu.Lock()
 	p.orders[id].order.Payment.DeclineCode = code
+	p.orders[id].order.Reason = orderv1.OrderReason_ORDER_REASON_PAYMENT_DECLINED
 	status := p.orders[id].order.GetStatus()
 	p.mu.Unlock()
 	p.move(id, status)
@@ -479,10 +480,10 @@ func (p *played) sinkOrder(e *orderv1.OrderEvent, r *kgo.Record) {
 	}
 	defer p.closed.Unlock()
 	if o := e.GetOrder(); o != nil {
-		p.exec(`INSERT INTO orders (id, user_id, status, currency, total_minor, contact_email, place_fingerprint, place_time, update_time, version)
-		  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE SET status = $3, update_time = $9, version = $10`,
+		p.exec(`INSERT INTO orders (id, user_id, status, currency, total_minor, contact_email, place_fingerprint, place_time, update_time, version, reason)
+		  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO UPDATE SET status = $3, update_time = $9, version = $10, reason = $11`,
 			o.GetId(), o.GetUserId(), o.GetStatus().String()[len("ORDER_STATUS_"):], o.GetTotal().GetCurrencyCode(), o.GetTotal().GetMinorUnits(),
-			o.GetContact().GetEmail(), e.GetPlaceFingerprint(), o.GetPlaceTime().AsTime(), o.GetUpdateTime().AsTime(), o.GetVersion())
+			o.GetContact().GetEmail(), e.GetPlaceFingerprint(), o.GetPlaceTime().AsTime(), o.GetUpdateTime().AsTime(), o.GetVersion(), o.GetReason().String()[len("ORDER_REASON_"):])
 		for _, l := range o.GetLines() {
 			p.exec(`INSERT INTO order_lines (order_id, line, sku, product_id, seller_id, title, quantity, currency, unit_price_minor, amount_minor, status, version)
 			  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (order_id, line) DO UPDATE SET status = $11, version = $12`,

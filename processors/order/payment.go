@@ -176,9 +176,12 @@ func (t *turn) succeeded(charged int64) {
 }
 
 // refused is the gateway's no to the request itself. A refund that is refused is tried as a new one, because the
-// gateway keeps its answer to the old one's key, and it has certainly given nothing back.
+// gateway keeps its answer to the old one's key, and it has certainly given nothing back. Why is no word on the
+// customer's card: the payment does not remember it.
 func (t *turn) refused(r PaymentResult) {
-	t.Payment.DeclineCode = r.DeclineCode
+	if r.Step != StepRefund {
+		t.Payment.DeclineCode = r.DeclineCode
+	}
 	switch r.Step {
 	case StepCreate:
 		t.Payment.Status = IntentDeclined

@@ -651,8 +651,9 @@ type Payment struct {
 	Status   PaymentStatus `protobuf:"varint,2,opt,name=status,proto3,enum=shop.order.v1.PaymentStatus" json:"status,omitempty"`
 	// What the client chose, e.g. "pm_card_visa". Never a card number.
 	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
-	// The gateway's code of a decline or refusal. Whoever is no operator gets it from the API only when it is
-	// insufficient_funds, expired_card, incorrect_cvc or processing_error, and "card_declined" for any other.
+	// The gateway's code of a decline, or of a refusal of CREATE, CONFIRM, POLL or CANCEL. Whoever is no operator gets it
+	// from the API only of an order whose reason is PAYMENT_DECLINED, and then only when it is insufficient_funds,
+	// expired_card, incorrect_cvc or processing_error, and "card_declined" for any other.
 	DeclineCode   string    `protobuf:"bytes,4,opt,name=decline_code,json=declineCode,proto3" json:"decline_code,omitempty"`
 	Charged       *v1.Money `protobuf:"bytes,5,opt,name=charged,proto3" json:"charged,omitempty"`
 	Refunded      *v1.Money `protobuf:"bytes,6,opt,name=refunded,proto3" json:"refunded,omitempty"`
