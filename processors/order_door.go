@@ -105,9 +105,9 @@ func paymentResult(m *paymentv1.PaymentResult) (order.Input, error) {
 	}, nil
 }
 
-// timeout is the door for what is due.
+// timeout is the door for what is due. HOLD is for carts, and has no topic yet.
 func timeout(m *orderv1.OrderTimer) (order.Input, error) {
-	if m.Delay < orderv1.OrderDelay_ORDER_DELAY_HOLD || m.Delay > orderv1.OrderDelay_ORDER_DELAY_FORGET || m.Generation < 1 {
+	if m.Delay < orderv1.OrderDelay_ORDER_DELAY_PAYMENT || m.Delay > orderv1.OrderDelay_ORDER_DELAY_FORGET || m.Generation < 1 {
 		return nil, invalid("no such delay, or a generation that is not positive")
 	}
 	return order.Timeout{Delay: order.Delay(m.Delay), Generation: m.Generation}, nil
