@@ -1,6 +1,7 @@
 // Package payment carries out the order's payment steps at the gateway, which is Stripe's API: it reads
-// payment.requests.v1, calls, and writes exactly one result per request to payment.results.v1. It decides nothing about
-// orders; that other half is processors/order. The local gateway is internal/simulators/gateway, on the same wire.
+// payment.requests.v1, calls, and answers each request in payment.results.v1: at least once, and always with the same
+// ce_id. It decides nothing about orders; that other half is processors/order. The local gateway is
+// internal/simulators/gateway, on the same wire.
 //
 // # What a step needs, and what it answers
 //
@@ -23,7 +24,8 @@
 //	             CANCEL that comes too late: then only a REFUND gives the money back
 //	DECLINED     the issuer said no, the intent is cancelled as well: this is final. decline_code says why
 //	CANCELED     the intent can never succeed: this is final
-//	REFUNDED     the refund with this refund_number has succeeded; refund_id, amount_minor are the refund's
+//	REFUNDED     the refund with this refund_number has succeeded; refund_id, amount_minor are the refund's. Or others
+//	             have given back the whole charge that was to be refunded; refund_id is empty if they did it in parts
 //	REFUSED      CREATE, REFUND: the gateway does not take the request as it is, the refund failed, or it is too late for a
 //	             CREATE (see Idempotency keys); no money has moved;
 //	             decline_code and message say why; repeating it (a REFUND: under this refund_number) will not help
@@ -31,7 +33,9 @@
 //	             know) after a few tries. The step may have happened or may still happen: repeat the same step, with the
 //	             next step_number, until it answers something else
 //
-// A step may be repeated at any time: it never charges, refunds or creates twice, and an answer that was final stays.
+// A step may be repeated at any time: it never charges, refunds or creates twice, and an answer that was final stays, but
+// for one: Stripe may let a refund fail days after it has succeeded, when the card's account is closed. The order has
+// ended by then and does not ask again (docs/ARCHITECTURE.md, "A refund is final too early").
 //
 // # From the gateway's answer to the outcome
 //
@@ -48,6 +52,10 @@
 //	  a refund of this number: succeeded          -            -                    -                    REFUNDED
 //	    pending, requires_action                  -            -                    -                    PENDING
 //	    failed, canceled                          -            -                    -                    REFUSED
+//	  none of this number, the gateway refuses
+//	  to make it, others gave all back:
+//	    all of theirs succeeded                   -            -                    -                    REFUNDED
+//	    one is pending                            -            -                    -                    PENDING
 //	402 card_error                                REFUSED      cancel, DECLINED     look                 look, REFUSED
 //	400 unexpected state, or any other 400        REFUSED      look                 look                 look, REFUSED
 //	404, 401, 403                                 UNAVAILABLE (the worker talks to the wrong account or with a wrong key)

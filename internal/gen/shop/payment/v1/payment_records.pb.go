@@ -92,15 +92,15 @@ const (
 	PaymentOutcome_PAYMENT_OUTCOME_UNSPECIFIED PaymentOutcome = 0
 	// CREATE: the intent exists.
 	PaymentOutcome_PAYMENT_OUTCOME_CREATED PaymentOutcome = 1
-	// CONFIRM, POLL, CANCEL: not decided; ask again later.
+	// CONFIRM, POLL, CANCEL, REFUND: not decided; ask again later.
 	PaymentOutcome_PAYMENT_OUTCOME_PENDING PaymentOutcome = 2
 	// CONFIRM, POLL, CANCEL: charged.
 	PaymentOutcome_PAYMENT_OUTCOME_SUCCEEDED PaymentOutcome = 3
 	// CONFIRM, POLL: declined, and it stays so; the intent is cancelled too.
 	PaymentOutcome_PAYMENT_OUTCOME_DECLINED PaymentOutcome = 4
-	// CANCEL, POLL: cancelled, it can never succeed.
+	// CONFIRM, POLL, CANCEL: cancelled, it can never succeed.
 	PaymentOutcome_PAYMENT_OUTCOME_CANCELED PaymentOutcome = 5
-	// REFUND: given back.
+	// REFUND: given back, by this refund or by somebody else.
 	PaymentOutcome_PAYMENT_OUTCOME_REFUNDED PaymentOutcome = 6
 	// Any: the gateway could not be reached, or answered 5xx, after a few tries. The step may have happened.
 	PaymentOutcome_PAYMENT_OUTCOME_UNAVAILABLE PaymentOutcome = 7
@@ -170,13 +170,13 @@ type PaymentRequest struct {
 	StepNumber int32 `protobuf:"varint,3,opt,name=step_number,json=stepNumber,proto3" json:"step_number,omitempty"`
 	// Empty for CREATE, and for a CANCEL of an intent whose CREATE has not answered.
 	IntentId string `protobuf:"bytes,4,opt,name=intent_id,json=intentId,proto3" json:"intent_id,omitempty"`
-	// CREATE, REFUND: in minor units.
+	// CREATE, REFUND, and CANCEL without an intent_id: in minor units.
 	AmountMinor  int64  `protobuf:"varint,5,opt,name=amount_minor,json=amountMinor,proto3" json:"amount_minor,omitempty"`
 	CurrencyCode string `protobuf:"bytes,6,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
-	// CREATE: the gateway's ID of a payment method.
+	// CREATE, and CANCEL without an intent_id: the gateway's ID of a payment method.
 	PaymentMethod string `protobuf:"bytes,7,opt,name=payment_method,json=paymentMethod,proto3" json:"payment_method,omitempty"`
 	UserId        string `protobuf:"bytes,8,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// CREATE: for the gateway's receipt; may be empty.
+	// CREATE, and CANCEL without an intent_id: for the gateway's receipt; may be empty.
 	Email string `protobuf:"bytes,9,opt,name=email,proto3" json:"email,omitempty"`
 	// REFUND: names this refund of the order, from 1; it is in the refund's metadata.
 	RefundNumber int32 `protobuf:"varint,10,opt,name=refund_number,json=refundNumber,proto3" json:"refund_number,omitempty"`
@@ -307,10 +307,10 @@ type PaymentResult struct {
 	DeclineCode string `protobuf:"bytes,6,opt,name=decline_code,json=declineCode,proto3" json:"decline_code,omitempty"`
 	// One sentence for people; at most 256 bytes.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
-	// SUCCEEDED: charged; REFUNDED: given back by this refund.
+	// SUCCEEDED: charged; REFUNDED: given back.
 	AmountMinor  int64  `protobuf:"varint,8,opt,name=amount_minor,json=amountMinor,proto3" json:"amount_minor,omitempty"`
 	CurrencyCode string `protobuf:"bytes,9,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
-	// REFUND: the gateway's ID of the refund.
+	// REFUND: the gateway's ID of the refund; empty when it made none, or others gave the charge back in parts.
 	RefundId      string `protobuf:"bytes,10,opt,name=refund_id,json=refundId,proto3" json:"refund_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
