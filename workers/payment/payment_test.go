@@ -308,15 +308,15 @@ func TestRebalances(t *testing.T) {
 	shop.compareWithLedger()
 }
 
-// The broker is killed while results are on their way. The test's own writes wait until it is back.
+// Brokers are killed while results are on their way, one after the other.
 func TestBrokerKilled(t *testing.T) {
-	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
+	stack := localtest.Stack(t, local.Options{Kafka: local.KafkaOptions{Brokers: 3}, Postgres: local.PostgresOptions{Off: true}})
 	till := openTill(t, func(s *simulator.Settings) { s.Latency = 5 * time.Millisecond })
 	b := newBelt(t, till, stack.Kafka()...)
 	worker := b.Worker(0)
 	requests := map[string]*paymentv1.PaymentRequest{}
 	results := b.Reader(b.Table.PaymentResults.Name)
-	for range 2 {
+	for broker := range 2 {
 		var some []*paymentv1.PaymentRequest
 		for range 200 {
 			r := b.order("pm_card_visa").request(doCreate)
@@ -325,7 +325,7 @@ func TestBrokerKilled(t *testing.T) {
 		}
 		b.ask(some...)
 		results.AtLeast(len(requests) - 180)
-		b.CrashBroker(stack)
+		b.CrashBroker(stack, broker)
 	}
 	b.settled()
 	answered := map[string]bool{}

@@ -130,18 +130,18 @@ func TestZombie(t *testing.T) {
 	b.once(b.settled(poll), set)
 }
 
-// The broker is killed in the middle of it, and stays away for a while.
+// Brokers are killed in the middle of it, one after the other.
 func TestBrokerKilled(t *testing.T) {
-	stack := localtest.Stack(t, local.Options{Postgres: local.PostgresOptions{Off: true}})
+	stack := localtest.Stack(t, local.Options{Kafka: local.KafkaOptions{Brokers: 3}, Postgres: local.PostgresOptions{Off: true}})
 	b := newBelt(t, stack.Kafka()...)
 	worker := b.Worker(0)
 	set := 0
-	for range 2 {
+	for broker := range 2 {
 		b.Write(b.timers(poll, set, 300)...)
 		b.Write(b.timers(retry, set, 300)...)
 		set += 300
 		b.arrivals(2*set - 300) // the polls of this round are gone, or about to go
-		b.CrashBroker(stack)
+		b.CrashBroker(stack, broker)
 	}
 	b.once(b.settled(poll, retry), 2*set)
 	worker.GoesOn()

@@ -110,12 +110,20 @@ func New(t *testing.T, s Subject, brokers ...string) *Belt {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Adm.Close)
-	if _, err := topics.Apply(b.Ctx, b.Adm, b.Table, topics.Cluster{}); err != nil {
+	if _, err := topics.Apply(b.Ctx, b.Adm, b.Table, replicated(len(brokers))); err != nil {
 		t.Fatal(err)
 	}
 	b.writer = b.client(kgo.RecordPartitioner(topics.Partitioner()), kgo.TransactionalID(b.Table.Prefix+"writer"),
 		kgo.ProducerBatchMaxBytes(topics.MaxRecordBytes))
 	return b
+}
+
+// replicated is what a cluster of three or more can promise.
+func replicated(brokers int) topics.Cluster {
+	if brokers < 3 {
+		return topics.Cluster{}
+	}
+	return topics.Cluster{ReplicationFactor: 3, MinInSync: 2}
 }
 
 // client is one until the test ends.
@@ -196,13 +204,15 @@ func (r Running) GoesOn() {
 	}
 }
 
-// CrashBroker kills a stack's only broker and starts it again.
-func (b *Belt) CrashBroker(stack *local.Stack) {
+// CrashBroker kills a broker of a stack and starts it again. Let there be three: a lone one that crashes can lose the end
+// of a transaction (docs/operations.md).
+func (b *Belt) CrashBroker(stack *local.Stack, which int) {
 	b.T.Helper()
-	if err := stack.Broker(0).Kill9(); err != nil {
+	broker := stack.Broker(which)
+	if err := broker.Kill9(); err != nil {
 		b.T.Fatal(err)
 	}
-	if err := stack.Broker(0).Start(b.Ctx); err != nil {
+	if err := broker.Start(b.Ctx); err != nil {
 		b.T.Fatal(err)
 	}
 }
