@@ -144,7 +144,8 @@ func (s *shell) cannotSucceed(r *kgo.Record, reason error) *kgo.Record {
 }
 
 // input reads a topic. The body gets each record that may be decided; it returns a topics.Rejection, before it has
-// sent or kept anything, for one that may not. Any other error stops the processor.
+// sent or kept anything, for one that may not. Any other error fails the record: it is tried again, and dead-lettered
+// as topics.CannotSucceed after its attempts.
 func input[M proto.Message](s *shell, from topics.Of[M], body func(*incoming, M) error) goka.Edge {
 	s.inputs[from.Name] = func(ctx goka.Context, value any) {
 		in := s.receive(ctx, value)
@@ -173,7 +174,7 @@ func (raw) Encode(value any) ([]byte, error) { return value.([]byte), nil }
 func (raw) Decode(data []byte) (any, error)  { return data, nil }
 
 // kept is the codec of a group's table. Bytes that it cannot read were not written by us, and are no record's fault:
-// they stop the processor.
+// they stop the processor (transact.ErrStore).
 type kept[M proto.Message] struct{}
 
 func (kept[M]) Encode(value any) ([]byte, error) {

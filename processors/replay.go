@@ -37,7 +37,7 @@ func (r *Replay) Decide(state []byte, in *kgo.Record) (after []byte, out []*kgo.
 	}
 	c := &replayContext{record: in, group: r.shell.topics.Group(r.shell.group), table: r.table, state: state}
 	defer func() {
-		if p := recover(); p != nil { // a rule that panics here would stop the processor: it is an answer to who asks
+		if p := recover(); p != nil { // what fails a record in the processor is an answer to who asks
 			err = fmt.Errorf("%v", p)
 		}
 	}()

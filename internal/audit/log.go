@@ -129,8 +129,9 @@ func Undecided(ctx context.Context, brokers []string, tops ...topics.Topic) erro
 	return errors.Join(ends.Error(), stable.Error(), open)
 }
 
-// Lag is how many records a group has not committed yet. Kafka's own figure never falls to zero on a topic that is
-// written in transactions, because it counts the markers after the last record, which no consumer ever commits.
+// Lag is how many records a group has not committed yet. On a topic that is written in transactions Kafka's own figure is
+// another one: it counts markers too, and those after the last record are committed later than it, or, by a group that
+// does not pass them, never.
 func Lag(ctx context.Context, brokers []string, group string, tops ...topics.Topic) (int, error) {
 	names := make([]string, len(tops))
 	for i, t := range tops {

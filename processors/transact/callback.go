@@ -74,7 +74,8 @@ func (c *callbackContext) Headers() goka.Headers {
 	return c.headers
 }
 
-// Value is the table's value of the record's key: what this transaction wrote, else what is committed.
+// Value is the table's value of the record's key: what this transaction wrote, else what is committed. One that cannot be
+// read is not the record's fault: it stops the instance, or else all later records of the key would be dead letters.
 func (c *callbackContext) Value() any {
 	t := c.table()
 	data, err := t.value(c.key)
@@ -86,7 +87,7 @@ func (c *callbackContext) Value() any {
 	}
 	v, err := c.engine.plan.values.Decode(c.engine.plan.lend(data))
 	if err != nil {
-		c.Fail(fmt.Errorf("decode value of %q: %w", c.key, err))
+		c.stop(fmt.Errorf("%w: decode value of %q: %w", ErrStore, c.key, err))
 	}
 	return v
 }

@@ -24,7 +24,7 @@ func (e *engine) clientOptions() []kgo.Opt {
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.ConcurrentTransactionsBackoff(endedBackoff),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // to pass them: see handOut
+		kgo.KeepControlRecords(), // to pass them: see passMarkers
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),

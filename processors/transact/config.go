@@ -47,7 +47,8 @@ type Config struct {
 	// It is written in a transaction with the offset; the table is untouched. Without it, or when it answers nil, such
 	// a record stops the instance with a PoisonError. It may be called again for the same record after a crash.
 	DeadLetter func(record *kgo.Record, reason error) *kgo.Record
-	// Attempts is how often a record may fail by its own fault (default 3). After the first, it is tried alone.
+	// Attempts is how often a record may fail by its own fault (default 3, at least 2). After the first, it is tried
+	// alone: a broker refuses whole batches, so the first failure may be that of any record that was handed out with it.
 	Attempts int
 
 	// CreateTable, if set, creates the table's topic when it is missing. Otherwise topics are only verified.
@@ -88,7 +89,8 @@ const (
 	// For how long a changelog keeps deletions (Kafka's default). A store may be half as old: reading back takes time.
 	defaultDeleteRetention = 24 * time.Hour
 
-	// For how long a transaction waits for a fetch that is sure to bring something: more than a round trip.
+	// For how long a transaction waits for the fetch that follows what it began with: more than a round trip. At high load
+	// that brings something; at medium load it may bring nothing, and then costs all of this.
 	gatherWait = 2 * time.Millisecond
 
 	// Emits wait this long for others, unless the transaction ends sooner, which it does at low load: then all go in one
@@ -152,8 +154,10 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: commit interval %v is below 1ms", ErrConfig, c.CommitInterval)
 	case c.CommitInterval*2 > c.TransactionTimeout:
 		return fmt.Errorf("%w: transaction timeout %v is not twice the commit interval %v", ErrConfig, c.TransactionTimeout, c.CommitInterval)
-	case c.Attempts < 1 || c.CacheBytes < 0:
-		return fmt.Errorf("%w: attempts %d and cache bytes %d must be positive", ErrConfig, c.Attempts, c.CacheBytes)
+	case c.Attempts < 2:
+		return fmt.Errorf("%w: attempts %d are not 2 or more: the first may fail by another record's fault", ErrConfig, c.Attempts)
+	case c.CacheBytes < 0:
+		return fmt.Errorf("%w: cache bytes %d must be positive", ErrConfig, c.CacheBytes)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ type engine struct {
 	passed time.Time // when the first marker since the last commit was passed; zero: there is none
 	alone  *kgo.Record
 	cut    bool                           // nothing more may be handed out
-	gather bool                           // it began with what had been fetched before: the broker has more by now
+	gather bool                           // it began with what had been fetched before: the broker may have more by now
 	held   map[topicPartition]*kgo.Record // first record of a partition that was polled and is left to the next transaction
 
 	appetite int           // how many records may be outstanding
@@ -210,11 +210,12 @@ func (e *engine) learnRetention(ctx context.Context) error {
 }
 
 // poll answers what has arrived. While a transaction is open it waits for more only as long as callbacks run and the
-// interval is not over; an empty answer means that it is time to commit. While only markers were passed, it waits until
-// their offsets are due.
+// interval is not over, and once, at its beginning, for gatherWait, whether they run or not; then due tells whether it is
+// time to commit. While only markers were passed, it waits until their offsets are due.
 //
 // franz-go fetches again only when what it fetched was taken. What a transaction finds there when it begins is therefore
-// as old as the transaction before it, and all that came since is still at the broker: it gets gatherWait to arrive.
+// as old as the transaction before it, and what came since, if anything, is still at the broker: it gets gatherWait to
+// arrive.
 // Without, each record would wait for one transaction more; with it, the markers of the last one are written meanwhile.
 func (e *engine) poll(ctx context.Context) kgo.Fetches {
 	if e.open > 0 {
@@ -257,6 +258,7 @@ func (e *engine) room(ctx context.Context) bool {
 			return false
 		case <-e.progress:
 		case <-e.session.left:
+			e.cut = true // drain says so
 			return false
 		}
 	}

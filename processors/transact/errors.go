@@ -30,7 +30,7 @@ var (
 	ErrRecoveryTimeout = errors.New("table not recovered in time")
 	// ErrStoreAhead: the local store stands for a changelog that is not this one (deleted, truncated or recreated).
 	ErrStoreAhead = errors.New("the local store does not belong to this changelog")
-	// ErrStore: the local store cannot be read or written.
+	// ErrStore: the local store cannot be read or written, or the table holds a value that its codec cannot read.
 	ErrStore = errors.New("local store")
 	// ErrPoisoned: a record cannot be processed and could not be handed to a dead letter topic. See PoisonError.
 	ErrPoisoned = errors.New("record cannot be processed")

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,9 @@ type Instance struct {
 func New(cfg Config) (*Instance, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := hasEmitHeaders(reflect.TypeFor[goka.ContextOption]()); err != nil {
 		return nil, err
 	}
 	f, err := openFolder(cfg.Dir)

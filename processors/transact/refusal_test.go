@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/lovoo/goka"
 	"github.com/lovoo/goka/codec"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // endsWith runs an instance that must end by itself.
@@ -269,6 +271,30 @@ func TestStoreOfAnotherChangelogIsRefused(t *testing.T) {
 	wantError(t, endsWith(t, Config{Dir: dir}, l.graph(l.decide)), ErrStoreAhead)
 }
 
+// A value that the table's codec cannot read is no record's fault: nobody is dead-lettered for it.
+func TestUnreadableValueStops(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 1, 1)
+	row := &kgo.Record{Topic: l.table(), Key: []byte(account(0)), Value: []byte("a lot")}
+	must(t, "write the table", func() error { return client(t).ProduceSync(context.Background(), row).FirstErr() })
+	l.load(t, 20, 1)
+	wantError(t, endsWith(t, Config{DeadLetter: l.letter}, l.graph(l.decide)), ErrStore)
+	l.checkLetters(t, 0)
+}
+
+// A goka whose options keep headers elsewhere is refused, before anything runs.
+func TestOtherGokaIsRefused(t *testing.T) {
+	must(t, "this goka", func() error { return hasEmitHeaders(reflect.TypeFor[goka.ContextOption]()) })
+	for name, option := range map[string]reflect.Type{
+		"renamed":  reflect.TypeFor[func(*struct{ headers goka.Headers })](),
+		"retyped":  reflect.TypeFor[func(*struct{ emitHeaders []string })](),
+		"by value": reflect.TypeFor[func(struct{ emitHeaders goka.Headers })](),
+		"no func":  reflect.TypeFor[struct{ emitHeaders goka.Headers }](),
+	} {
+		t.Run(name, func(t *testing.T) { wantError(t, hasEmitHeaders(option), ErrUnsupported) })
+	}
+}
+
 // A store is trusted for half as long as its changelog keeps deletions.
 func TestStoreIsAsOldAsDeletionsAllow(t *testing.T) {
 	t.Parallel()
@@ -326,6 +352,7 @@ func TestConfigContradictions(t *testing.T) {
 		"interval too long": {Brokers: []string{"b"}, CommitInterval: 8 * time.Second},
 		"interval too fine": {Brokers: []string{"b"}, CommitInterval: time.Microsecond},
 		"attempts":          {Brokers: []string{"b"}, Attempts: -1},
+		"one attempt":       {Brokers: []string{"b"}, Attempts: 1}, // would take the innocent with the guilty
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := New(cfg)

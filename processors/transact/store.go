@@ -88,6 +88,7 @@ func (t *table) produced(offset int64) { t.tail.Store(offset) }
 func (t *table) commit() error {
 	tail := t.tail.Swap(noOffset)
 	if len(t.dirty) == 0 {
+		t.values.settle() // of what was only read
 		return nil
 	}
 	t.writes = t.writes[:0]

@@ -225,3 +225,18 @@ func TestAbortAfterAGenerationHasPassed(t *testing.T) {
 		t.Fatalf("a is %q (%v)", v, err)
 	}
 }
+
+// Transactions that only read forget, too, what the cache has no room for.
+func TestReadingDoesNotGrowTheCache(t *testing.T) {
+	const room = 4 * entryBytes
+	tab := newTable(newMemoryStore(), "t", 0, room)
+	for i := range 100 {
+		if _, err := tab.value(fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+		must(t, "commit", tab.commit)
+	}
+	if n := len(tab.values.young) + len(tab.values.old); n*entryBytes > 2*room {
+		t.Fatalf("%d values are kept", n)
+	}
+}
