@@ -357,6 +357,23 @@ func TestStopIsQuickAndExact(t *testing.T) {
 	}
 }
 
+// A stop does not wait for a table that cannot be read back now.
+func TestStopWhileReadingBack(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 1, 5)
+	holder := client(t, kgo.TransactionalID(l.name+"-holder"), kgo.TransactionTimeout(60*time.Second))
+	must(t, "begin", holder.BeginTransaction)
+	row := &kgo.Record{Topic: l.table(), Key: []byte("k"), Value: []byte("1")}
+	must(t, "hold the table", func() error { return holder.ProduceSync(context.Background(), row).FirstErr() })
+	inst, stop := run(t, Config{Dir: t.TempDir()}, l)
+	within(t, 30*time.Second, "it reads back", func() bool { return inst.table(0) != nil })
+	began := time.Now()
+	must(t, "stop", stop)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+}
+
 // Two inputs share the table: every record once, whatever their order.
 func TestTwoInputs(t *testing.T) {
 	t.Parallel()

@@ -69,6 +69,7 @@ var (
 
 // consume runs engines until ctx ends or one finds an error that another would find too.
 func (i *Instance) consume(ctx context.Context, h sarama.ConsumerGroupHandler) error {
+	defer context.AfterFunc(ctx, i.stopReading)()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, restartWaitMax) {
 		began := time.Now()
 		err := i.runEngine(ctx, h)
@@ -139,7 +140,7 @@ func (e *engine) run(ctx context.Context) error {
 		if err := e.refused(fetches); err != nil {
 			return err
 		}
-		moved, err := e.follow()
+		moved, err := e.follow(ctx)
 		if err != nil {
 			return err
 		}
@@ -162,8 +163,8 @@ func (e *engine) run(ctx context.Context) error {
 	}
 }
 
-// hurry makes a stop quick: callbacks that have not begun are left to the next life, and a broker that is away is not
-// waited for.
+// hurry makes a stop quick: callbacks that have not begun are left to the next life, and what runs, or a broker that is
+// away, is waited for no longer than stopWait. That a table is not read on is startSession's doing.
 func (e *engine) hurry() {
 	e.over.Store(true)
 	close(e.stopping)

@@ -30,6 +30,10 @@ type Instance struct {
 	current atomic.Pointer[engine]
 	ready   atomic.Bool
 
+	// Requests about a table that is read back end with reading.
+	reading     context.Context
+	stopReading context.CancelFunc
+
 	mu       sync.Mutex
 	tables   map[int32]*table       // of the running session
 	memories map[int32]*memoryStore // when there is no folder
@@ -52,11 +56,14 @@ func New(cfg Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	reading, stopReading := context.WithCancel(context.Background())
 	return &Instance{
-		cfg:      cfg,
-		folder:   f,
-		tables:   map[int32]*table{},
-		memories: map[int32]*memoryStore{},
+		cfg:         cfg,
+		folder:      f,
+		reading:     reading,
+		stopReading: stopReading,
+		tables:      map[int32]*table{},
+		memories:    map[int32]*memoryStore{},
 	}, nil
 }
 
@@ -64,6 +71,7 @@ func New(cfg Config) (*Instance, error) {
 func (i *Instance) Close() error {
 	var err error
 	i.closed.Do(func() {
+		i.stopReading()
 		if i.meters != nil {
 			i.meters.unregister()
 		}
@@ -166,7 +174,7 @@ func (i *Instance) topicManager() (*topicManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &topicManager{logReader: r, ctx: context.Background(), create: i.cfg.CreateTable, report: i.report, check: i.checkStore}, nil
+	return &topicManager{logReader: r, ctx: i.reading, create: i.cfg.CreateTable, report: i.report, check: i.checkStore}, nil
 }
 
 // checkStore refuses a local store that has seen more of a changelog than there is.
@@ -273,6 +281,18 @@ func (i *Instance) own(claims map[string][]int32) {
 			delete(i.memories, p)
 		}
 	}
+}
+
+// readBack notes that the tables of the session are read back to their end.
+func (i *Instance) readBack() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, t := range i.tables {
+		if err := t.complete(); err != nil {
+			return fmt.Errorf("%w: %s/%d: %w", ErrStore, t.topic, t.partition, err)
+		}
+	}
+	return nil
 }
 
 func (i *Instance) table(partition int32) *table {

@@ -76,7 +76,18 @@ func openLevelStore(dir, topic string, partition int32) (*levelStore, error) {
 
 func openLevelStoreOn(files levelfiles.Storage) (*levelStore, error) {
 	db, err := leveldb.Open(files, &opt.Options{WriteBuffer: levelWriteBuffer, Filter: filter.NewBloomFilter(bloomBits)})
-	return &levelStore{db: db, files: files}, err
+	if err != nil {
+		return nil, err
+	}
+	s := &levelStore{db: db, files: files}
+	_, stored, err := s.number(timeKey)
+	if err == nil && !stored {
+		err = s.complete()
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
 }
 
 func (s *levelStore) get(key string) ([]byte, error) {
@@ -90,13 +101,11 @@ func (s *levelStore) get(key string) ([]byte, error) {
 
 func (s *levelStore) offset() (int64, bool, error) { return s.number(offsetKey) }
 
-// age is how long ago the store was known to be complete. An empty one is as good as new.
+// age is how long ago nothing was missing: when the store was begun (what it has read since can only have been deleted
+// later), was read back to the changelog's end, or was last written by a commit.
 func (s *levelStore) age() (time.Duration, error) {
-	at, stored, err := s.number(timeKey)
-	if err != nil || !stored {
-		return 0, err
-	}
-	return time.Since(time.UnixMilli(at)), nil
+	at, _, err := s.number(timeKey)
+	return time.Since(time.UnixMilli(at)), err
 }
 
 func (s *levelStore) number(key []byte) (int64, bool, error) {
@@ -112,7 +121,7 @@ func (s *levelStore) number(key []byte) (int64, bool, error) {
 	return int64(binary.BigEndian.Uint64(v)), true, nil
 }
 
-func (s *levelStore) apply(writes []write, offset int64) error {
+func (s *levelStore) apply(writes []write, offset int64, whole bool) error {
 	s.batch.Reset()
 	for _, w := range writes {
 		s.key = append(append(s.key[:0], valuePrefix), w.key...)
@@ -123,7 +132,9 @@ func (s *levelStore) apply(writes []write, offset int64) error {
 		}
 	}
 	s.put(offsetKey, offset)
-	s.put(timeKey, time.Now().UnixMilli())
+	if whole {
+		s.put(timeKey, time.Now().UnixMilli())
+	}
 	return s.db.Write(&s.batch, nil)
 }
 
@@ -133,11 +144,7 @@ func (s *levelStore) put(key []byte, number int64) {
 	s.batch.Put(key, b[:])
 }
 
-// complete notes that nothing was missing until now.
 func (s *levelStore) complete() error {
-	if _, stored, err := s.offset(); err != nil || !stored {
-		return err
-	}
 	s.batch.Reset()
 	s.put(timeKey, time.Now().UnixMilli())
 	return s.db.Write(&s.batch, nil)

@@ -31,7 +31,7 @@ func (s *memoryStore) offset() (int64, bool, error) {
 	return s.at, s.at != noOffset, nil
 }
 
-func (s *memoryStore) apply(writes []write, offset int64) error {
+func (s *memoryStore) apply(writes []write, offset int64, _ bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range writes {

@@ -1,6 +1,7 @@
 package transact
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -14,7 +15,7 @@ func (e *engine) isMoved() bool {
 // follow gives goka a new session when the assignment has changed. franz-go lets that happen only between AllowRebalance
 // and the end of a poll, where no transaction is open; but a member that was given up for dead has lost what it had. What
 // the last poll brought is read again.
-func (e *engine) follow() (moved bool, err error) {
+func (e *engine) follow(ctx context.Context) (moved bool, err error) {
 	if !e.isMoved() {
 		e.inst.ready.Store(e.session != nil || e.joinedIdle())
 		return false, nil
@@ -29,7 +30,7 @@ func (e *engine) follow() (moved bool, err error) {
 	if len(assigned) == 0 {
 		return true, nil
 	}
-	return true, e.enterSession(generation, assigned)
+	return true, e.enterSession(ctx, generation, assigned)
 }
 
 // joinedIdle: a member of the group to whom others leave nothing to do.
@@ -59,11 +60,11 @@ func (e *engine) leaveSession() error {
 	return nil
 }
 
-func (e *engine) enterSession(generation int64, assigned map[string][]int32) error {
+func (e *engine) enterSession(ctx context.Context, generation int64, assigned map[string][]int32) error {
 	e.inst.meters.state.Set(stateRecovering)
 	e.inst.own(assigned)
 	began := time.Now()
-	s, err := startSession(e, generation, assigned, e.handler)
+	s, err := startSession(ctx, e, generation, assigned, e.handler)
 	if err != nil {
 		return e.inst.cause(fmt.Errorf("start session: %w", err))
 	}

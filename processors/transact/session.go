@@ -37,11 +37,19 @@ func (t topicPartition) String() string { return fmt.Sprintf("%s/%d", t.topic, t
 // claimBatches is how many batches may wait for one partition of one input.
 const claimBatches = 64
 
-// startSession lets goka read its tables back, and stand by for records.
-func startSession(e *engine, generation int64, claims map[string][]int32, h sarama.ConsumerGroupHandler) (*session, error) {
+// startSession lets goka read its tables back, unless ctx ends before, and stand by for records.
+func startSession(ctx context.Context, e *engine, generation int64, claims map[string][]int32, h sarama.ConsumerGroupHandler) (*session, error) {
 	s := &session{engine: e, generation: generation, claims: claims, handler: h, parts: map[topicPartition]*claim{}, left: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if err := h.Setup(s); err != nil {
+	untie := context.AfterFunc(ctx, s.cancel)
+	err := h.Setup(s)
+	if !untie() { // goka takes a table that it was told not to read on for one that is read back
+		err = errors.Join(err, ctx.Err())
+	}
+	if err == nil {
+		err = e.inst.readBack()
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	for topic, partitions := range claims {

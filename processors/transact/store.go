@@ -14,9 +14,9 @@ import (
 type backend interface {
 	get(key string) ([]byte, error) // nil: no such key
 	offset() (offset int64, stored bool, err error)
-	apply(writes []write, offset int64) error
+	apply(writes []write, offset int64, whole bool) error // whole: and now nothing is missing
 	iterator(start, limit []byte) (storage.Iterator, error)
-	complete() error // notes that up to now nothing is missing
+	complete() error // notes that now nothing is missing
 	close() error
 }
 
@@ -97,7 +97,7 @@ func (t *table) commit() error {
 		t.writes = append(t.writes, write{key, v})
 	}
 	t.dirty = t.dirty[:0]
-	if err := t.apply(t.writes, tail); err != nil {
+	if err := t.apply(t.writes, tail, true); err != nil {
 		return fmt.Errorf("%w: %s/%d: %w", ErrStore, t.topic, t.partition, err)
 	}
 	clear(t.writes)
@@ -121,10 +121,7 @@ func (t *table) Open() error { return nil }
 func (t *table) Close() error {
 	t.reading.Lock()
 	defer t.reading.Unlock()
-	err := t.catchUp()
-	if t.recovered {
-		err = errors.Join(err, t.complete())
-	}
+	err := t.catchUp(false)
 	if t.onClose != nil {
 		t.onClose()
 	}
@@ -148,22 +145,22 @@ func (t *table) Set(key string, value []byte) error {
 
 func (t *table) Delete(key string) error { return t.Set(key, nil) }
 
-// SetOffset follows each write that is read back. A view that has caught up shows it at once.
+// SetOffset follows each write that is read back. A view that has caught up shows it at once, and is whole by it.
 func (t *table) SetOffset(offset int64) error {
 	t.reading.Lock()
 	defer t.reading.Unlock()
 	t.readTo = offset
 	if t.recovered || t.behindLen >= recoveryBatchBytes {
-		return t.catchUp()
+		return t.catchUp(t.recovered)
 	}
 	return nil
 }
 
-func (t *table) catchUp() error {
+func (t *table) catchUp(whole bool) error {
 	if t.readTo == noOffset {
 		return nil
 	}
-	if err := t.apply(t.behind, t.readTo); err != nil {
+	if err := t.apply(t.behind, t.readTo, whole); err != nil {
 		return fmt.Errorf("%w: %s/%d: %w", ErrStore, t.topic, t.partition, err)
 	}
 	t.behind, t.behindLen, t.readTo = t.behind[:0], 0, noOffset
@@ -183,11 +180,12 @@ func (t *table) GetOffset(byDefault int64) (int64, error) {
 	return offset, nil
 }
 
+// MarkRecovered does not say that the log's end was reached: goka calls it, too, when it was told not to read on.
 func (t *table) MarkRecovered() error {
 	t.reading.Lock()
 	defer t.reading.Unlock()
 	t.recovered = true
-	return t.catchUp()
+	return t.catchUp(false)
 }
 
 func (t *table) Iterator() (storage.Iterator, error) { return t.backend.iterator(nil, nil) }

@@ -1,6 +1,7 @@
 package transact
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sort"
@@ -179,8 +180,76 @@ func TestOldStoreIsDiscarded(t *testing.T) {
 		if v, err := b.get("k"); err != nil || string(v) != step.want {
 			t.Fatalf("k is %q (%v), want %q", v, err, step.want)
 		}
-		must(t, "apply", func() error { return b.apply([]write{{"k", []byte("v")}}, 1) })
+		must(t, "apply", func() error { return b.apply([]write{{"k", []byte("v")}}, 1, true) })
 		must(t, "close", b.close)
+	}
+}
+
+// A store is young by what it lacks, not by what was written last: half a table that is read back leaves it as old as it
+// was, and so does goka's word that it is recovered.
+func TestAgeOfAStore(t *testing.T) {
+	b, err := openLevelStore(t.TempDir(), "t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	tab := newTable(b, "t", 0, 0)
+	young := func() bool {
+		age, err := b.age()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.batch.Reset()
+		b.put(timeKey, time.Now().Add(-time.Hour).UnixMilli())
+		must(t, "make it old", func() error { return b.db.Write(&b.batch, nil) })
+		return age < time.Minute
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want bool
+	}{
+		{"begin", func() error { return nil }, true},
+		{"read a batch", func() error {
+			return errors.Join(tab.Set("k", make([]byte, recoveryBatchBytes)), tab.SetOffset(1))
+		}, false},
+		{"read less", func() error { return errors.Join(tab.Set("k", nil), tab.SetOffset(2)) }, false},
+		{"mark recovered", tab.MarkRecovered, false},
+		{"reach the end", tab.complete, true},
+		{"commit", func() error { tab.put("k", []byte("v")); tab.produced(3); return tab.commit() }, true},
+		{"abort", func() error { tab.put("k", nil); tab.rollback(); return nil }, false},
+	} {
+		must(t, step.what, step.do)
+		if young() != step.want {
+			t.Errorf("%s: young is not %v", step.what, step.want)
+		}
+	}
+	must(t, "begin a view", func() error { tab = newTable(b, "t", 0, 0); return tab.MarkRecovered() })
+	must(t, "follow", func() error { return errors.Join(tab.Set("k", nil), tab.SetOffset(4)) })
+	if !young() {
+		t.Error("a view that follows is old")
+	}
+}
+
+// Half a table that is read back, and closed, is no younger when it is opened again.
+func TestAgeOfAStoreThatIsClosed(t *testing.T) {
+	dir := t.TempDir()
+	b, err := openLevelStore(dir, "t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.batch.Reset()
+	b.put(timeKey, time.Now().Add(-time.Hour).UnixMilli())
+	must(t, "make it old", func() error { return b.db.Write(&b.batch, nil) })
+	tab := newTable(b, "t", 0, 0)
+	must(t, "read", func() error { return errors.Join(tab.Set("k", []byte("v")), tab.SetOffset(1), tab.MarkRecovered()) })
+	must(t, "close", tab.Close)
+	if b, err = openLevelStore(dir, "t", 0); err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	if age, err := b.age(); err != nil || age < time.Hour {
+		t.Fatalf("%v old (%v)", age, err)
 	}
 }
 
@@ -192,7 +261,7 @@ func TestSeek(t *testing.T) {
 	defer level.close()
 	for name, b := range map[string]backend{"leveldb": level, "memory": newMemoryStore()} {
 		must(t, "apply", func() error {
-			return b.apply([]write{{"a", []byte("1")}, {"c", []byte("2")}, {"d", []byte("3")}}, 1)
+			return b.apply([]write{{"a", []byte("1")}, {"c", []byte("2")}, {"d", []byte("3")}}, 1, true)
 		})
 		it, _ := b.iterator(nil, nil)
 		if it.Seek([]byte("e")) || it.Next() {
