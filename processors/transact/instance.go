@@ -15,6 +15,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/lovoo/goka/storage"
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // Instance is one member of a goka group whose processor runs inside Kafka transactions. It runs one processor, once.
@@ -177,19 +178,28 @@ func (i *Instance) topicManager() (*topicManager, error) {
 	return &topicManager{logReader: r, ctx: i.reading, create: i.cfg.CreateTable, report: i.report, check: i.checkStore}, nil
 }
 
-// checkStore refuses a local store that has seen more of a changelog than there is.
-func (i *Instance) checkStore(topic string, partition int32, high int64) error {
+// checkStore refuses a local store that has seen more of a changelog than there is, or has seen another one of its name.
+func (i *Instance) checkStore(topic kadm.TopicDetail, partition int32, high int64) error {
 	i.mu.Lock()
 	t := i.tables[partition]
 	i.mu.Unlock()
-	if t == nil || topic != i.plan.table {
+	if t == nil || topic.Topic != i.plan.table {
 		return nil
 	}
 	stored, err := t.GetOffset(noOffset)
 	if err == nil && stored >= high {
-		err = fmt.Errorf("%w: %s/%d ends at %d, the store has read %d", ErrStoreAhead, topic, partition, high, stored)
+		err = fmt.Errorf("%w: %s/%d ends at %d, the store has read %d", ErrStoreAhead, t.topic, partition, high, stored)
 	}
-	return err
+	if err != nil || topic.ID == (kadm.TopicID{}) { // of brokers that know no IDs
+		return err
+	}
+	switch ours, err := t.follows(topic.ID); {
+	case err != nil:
+		return fmt.Errorf("%w: %s/%d: %w", ErrStore, t.topic, partition, err)
+	case !ours:
+		return fmt.Errorf("%w: %s has been made anew since the store of partition %d has read it", ErrStoreAhead, t.topic, partition)
+	}
+	return nil
 }
 
 // options are defaults that a caller may override.

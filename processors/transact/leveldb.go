@@ -1,6 +1,7 @@
 package transact
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	levelfiles "github.com/syndtr/goleveldb/leveldb/storage"
 	"github.com/syndtr/goleveldb/leveldb/util"
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // openFreshLevelStore opens a store that is no older than maxAge, or else begins a new one. An old one may hold keys that
@@ -40,8 +42,8 @@ func levelPath(dir, topic string, partition int32) string {
 }
 
 // levelStore keeps one partition of a table in LevelDB. Keys carry a prefix, so that no key of a table can be mistaken for
-// the offset. Writes are not synced: a machine that loses power loses the latest batches whole, with their offset, and
-// reads them back from Kafka.
+// one of the store's own. Writes are not synced: a machine that loses power loses the latest batches whole, with their
+// offset, and reads them back from Kafka.
 type levelStore struct {
 	files levelfiles.Storage
 	db    *leveldb.DB
@@ -50,10 +52,11 @@ type levelStore struct {
 }
 
 var (
-	valuePrefix = byte('v')
-	valueRange  = util.Range{Start: []byte{valuePrefix}, Limit: []byte{valuePrefix + 1}}
-	offsetKey   = []byte("offset")
-	timeKey     = []byte("time")
+	valuePrefix  = byte('v')
+	valueRange   = util.Range{Start: []byte{valuePrefix}, Limit: []byte{valuePrefix + 1}}
+	offsetKey    = []byte("offset")
+	timeKey      = []byte("time")
+	changelogKey = []byte("changelog")
 )
 
 const (
@@ -106,6 +109,14 @@ func (s *levelStore) offset() (int64, bool, error) { return s.number(offsetKey) 
 func (s *levelStore) age() (time.Duration, error) {
 	at, _, err := s.number(timeKey)
 	return time.Since(time.UnixMilli(at)), err
+}
+
+func (s *levelStore) follows(changelog kadm.TopicID) (bool, error) {
+	followed, err := s.db.Get(changelogKey, nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return true, s.db.Put(changelogKey, changelog[:], nil)
+	}
+	return bytes.Equal(followed, changelog[:]), err
 }
 
 func (s *levelStore) number(key []byte) (int64, bool, error) {

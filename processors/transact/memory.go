@@ -7,14 +7,16 @@ import (
 	"sync"
 
 	"github.com/lovoo/goka/storage"
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // memoryStore keeps one partition of a table in memory. It outlives the goka processors that open and close it, so that
 // a rebalance reads only what has happened since.
 type memoryStore struct {
-	mu     sync.RWMutex
-	values map[string][]byte
-	at     int64
+	mu        sync.RWMutex
+	values    map[string][]byte
+	at        int64
+	changelog kadm.TopicID
 }
 
 func newMemoryStore() *memoryStore { return &memoryStore{values: map[string][]byte{}, at: noOffset} }
@@ -43,6 +45,15 @@ func (s *memoryStore) apply(writes []write, offset int64, _ bool) error {
 	}
 	s.at = offset
 	return nil
+}
+
+func (s *memoryStore) follows(changelog kadm.TopicID) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changelog == (kadm.TopicID{}) {
+		s.changelog = changelog
+	}
+	return s.changelog == changelog, nil
 }
 
 // iterator walks over a snapshot, in order.

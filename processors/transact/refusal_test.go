@@ -255,8 +255,18 @@ func TestTableIsCreatedWhenAsked(t *testing.T) {
 	}
 }
 
+// A changelog that was made anew is another one, even when somebody has written more to it than the store has read.
 func TestStoreOfAnotherChangelogIsRefused(t *testing.T) {
 	t.Parallel()
+	for name, rows := range map[string]int{"empty": 0, "longer": 500} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storeOfAnotherChangelog(t, rows)
+		})
+	}
+}
+
+func storeOfAnotherChangelog(t *testing.T, rows int) {
 	l, dir := newLedger(t, 1, 5), t.TempDir()
 	l.load(t, 100, 1)
 	adm := l.admin(t)
@@ -267,6 +277,15 @@ func TestStoreOfAnotherChangelogIsRefused(t *testing.T) {
 	within(t, 20*time.Second, "the table's topic is made anew", func() bool {
 		_, err := adm.CreateTopic(context.Background(), 1, 1, map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}, l.table())
 		return err == nil
+	})
+	within(t, 20*time.Second, "the table is written", func() bool { // brokers learn late of a new topic, clients never
+		cl := client(t)
+		defer cl.Close()
+		var written []*kgo.Record
+		for i := range rows {
+			written = append(written, &kgo.Record{Topic: l.table(), Key: []byte(account(i)), Value: []byte("1")})
+		}
+		return cl.ProduceSync(context.Background(), written...).FirstErr() == nil
 	})
 	wantError(t, endsWith(t, Config{Dir: dir}, l.graph(l.decide)), ErrStoreAhead)
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/lovoo/goka/storage"
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // backend is where a table's committed values live: LevelDB, or memory. Only whole batches reach it, each with the
@@ -17,6 +18,8 @@ type backend interface {
 	apply(writes []write, offset int64, whole bool) error // whole: and now nothing is missing
 	iterator(start, limit []byte) (storage.Iterator, error)
 	complete() error // notes that now nothing is missing
+	// follows says whether the changelog with this ID is the one that was followed until now: the first one is.
+	follows(changelog kadm.TopicID) (bool, error)
 	close() error
 }
 

@@ -24,7 +24,7 @@ type topicManager struct {
 	ctx    context.Context
 	create *NewTable
 	report func(error)
-	check  func(topic string, partition int32, high int64) error // before a table is read back
+	check  func(topic kadm.TopicDetail, partition int32, high int64) error // before a table is read back; nil: nothing to check
 }
 
 const (
@@ -43,7 +43,6 @@ func newTopicManager(brokers []string, opts []kgo.Opt) (goka.TopicManager, error
 		logReader: r,
 		ctx:       context.Background(),
 		report:    func(error) {},
-		check:     func(string, int32, int64) error { return nil },
 	}, nil
 }
 
@@ -172,13 +171,23 @@ func (m *topicManager) offset(topic string, partition int32, when int64) (int64,
 	case sarama.OffsetOldest:
 		return m.start(m.ctx, topic, partition)
 	case sarama.OffsetNewest:
-		end, high, err := m.end(m.ctx, topic, partition)
-		if err != nil {
-			return 0, err
-		}
-		return end, m.check(topic, partition, high)
+		return m.newest(topic, partition)
 	}
 	return 0, fmt.Errorf("%w: offset by time", ErrUnsupported)
+}
+
+func (m *topicManager) newest(topic string, partition int32) (int64, error) {
+	end, high, err := m.end(m.ctx, topic, partition)
+	if err != nil || m.check == nil {
+		return end, err
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, adminTimeout)
+	defer cancel()
+	d, err := m.topic(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	return end, m.check(d, partition, high)
 }
 
 // maxRecordBytes is what a topic takes at most, per topic.
