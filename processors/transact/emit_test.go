@@ -374,6 +374,28 @@ func TestStopWhileReadingBack(t *testing.T) {
 	}
 }
 
+// A table that is being read back when the stop comes is not taken for one that is read back.
+func TestStopLeavesAHalfReadTable(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 1, 5)
+	l.load(t, 100, 1)
+	l.work(t, Config{}, l.decide).Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	inst, err := New(Config{Brokers: brokers(t), Logger: quiet(), FailPoint: func(point string) {
+		switch point {
+		case Recovering:
+			cancel()
+		case Recovered:
+			t.Error("it is used")
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inst.Close()
+	must(t, "run", func() error { return inst.Run(ctx, l.graph(l.decide)) })
+}
+
 // Two inputs share the table: every record once, whatever their order.
 func TestTwoInputs(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -288,6 +289,30 @@ func storeOfAnotherChangelog(t *testing.T, rows int) {
 		return cl.ProduceSync(context.Background(), written...).FirstErr() == nil
 	})
 	wantError(t, endsWith(t, Config{Dir: dir}, l.graph(l.decide)), ErrStoreAhead)
+}
+
+// A table that is read back to its end makes its store young again, without a commit.
+func TestReadingBackMakesAStoreYoung(t *testing.T) {
+	t.Parallel()
+	l, dir := newLedger(t, 1, 5), t.TempDir()
+	l.load(t, 100, 1)
+	l.work(t, Config{Dir: dir}, l.decide).Close()
+	store := func() *levelStore {
+		b, err := openLevelStore(filepath.Join(dir, "tables"), l.table(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := store()
+	b.makeOld(t)
+	must(t, "close", b.close)
+	l.work(t, Config{Dir: dir}, l.decide).Close()
+	b = store()
+	defer b.close()
+	if age, err := b.age(); err != nil || age > time.Minute {
+		t.Fatalf("%v old (%v)", age, err)
+	}
 }
 
 // A value that the table's codec cannot read is no record's fault: nobody is dead-lettered for it.

@@ -185,6 +185,13 @@ func TestOldStoreIsDiscarded(t *testing.T) {
 	}
 }
 
+func (s *levelStore) makeOld(t *testing.T) {
+	t.Helper()
+	s.batch.Reset()
+	s.put(timeKey, time.Now().Add(-time.Hour).UnixMilli())
+	must(t, "make it old", func() error { return s.db.Write(&s.batch, nil) })
+}
+
 // A store is young by what it lacks, not by what was written last: half a table that is read back leaves it as old as it
 // was, and so does goka's word that it is recovered.
 func TestAgeOfAStore(t *testing.T) {
@@ -199,9 +206,7 @@ func TestAgeOfAStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.batch.Reset()
-		b.put(timeKey, time.Now().Add(-time.Hour).UnixMilli())
-		must(t, "make it old", func() error { return b.db.Write(&b.batch, nil) })
+		b.makeOld(t)
 		return age < time.Minute
 	}
 	for _, step := range []struct {
@@ -238,9 +243,7 @@ func TestAgeOfAStoreThatIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.batch.Reset()
-	b.put(timeKey, time.Now().Add(-time.Hour).UnixMilli())
-	must(t, "make it old", func() error { return b.db.Write(&b.batch, nil) })
+	b.makeOld(t)
 	tab := newTable(b, "t", 0, 0)
 	must(t, "read", func() error { return errors.Join(tab.Set("k", []byte("v")), tab.SetOffset(1), tab.MarkRecovered()) })
 	must(t, "close", tab.Close)
