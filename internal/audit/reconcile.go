@@ -52,11 +52,12 @@ func attempts(ctx context.Context, r *Report, l Log, t *topics.Table, db *pgx.Co
 	if err != nil {
 		return err
 	}
-	refused, inLog := l.refused(), map[string]bool{} // an answer may be there twice
+	refused, inLog := l.refused(), map[string]bool{}
 	for _, o := range l.All(t.PaymentResults.Topic) {
 		id := topics.Header(o, topics.HeaderID)
+		again := inLog[id] // a worker that was killed has answered twice: the first one counts, here as for the order
 		inLog[id] = true
-		if refused[placeOf(o)] {
+		if again || refused[placeOf(o)] {
 			continue
 		}
 		m, err := t.PaymentResults.Decode(o.Key, o.Value)
