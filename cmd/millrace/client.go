@@ -35,7 +35,7 @@ func (f *clientFlags) register(cmd *cobra.Command, user, role string) {
 	p := cmd.PersistentFlags()
 	p.StringVar(&f.api, "api", env("MILLRACE_API", ""), "the API's URL; unset: the running `millrace up`")
 	p.StringVar(&f.token, "token", env("MILLRACE_TOKEN", ""), "who calls; unset: a token for --as and --role, signed with the key in --data")
-	p.StringVar(&f.data, "data", "", "the data folder of the running `millrace up`")
+	dataFlag(p, &f.data, "the data folder of the running `millrace up`")
 	p.StringVar(&f.user, "as", user, "call as this user")
 	p.StringVar(&f.role, "role", role, "customer, seller, analyst or operator")
 	p.BoolVar(&f.json, "json", false, "print JSON, one message per line")

@@ -121,6 +121,11 @@ func (c *config) table() *topics.Table {
 	return topics.New(topics.Options{Prefix: c.Prefix, Partitions: c.Partitions, Delays: c.Delays})
 }
 
+// dataFlag is --data of the commands beside a running stack: what MILLRACE_DATA says to `up`, it says to them.
+func dataFlag(f *pflag.FlagSet, data *string, about string) {
+	f.StringVar(data, "data", env("MILLRACE_DATA", ""), about)
+}
+
 // env is a variable of the environment, or what holds without it.
 func env(name, without string) string {
 	if v, ok := os.LookupEnv(name); ok {

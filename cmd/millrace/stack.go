@@ -17,7 +17,7 @@ import (
 func stackCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{Use: "stack", Short: "Run Kafka and Postgres on this machine, without the roles"}
-	cmd.PersistentFlags().StringVar(&data, "data", "", "data folder; unset: the user's own")
+	dataFlag(cmd.PersistentFlags(), &data, "data folder; unset: the user's own")
 	cmd.AddCommand(stackUpCommand(&data), stackDownCommand(&data), stackEnvCommand(&data), stackStatusCommand(&data))
 	return cmd
 }

@@ -36,7 +36,7 @@ func tokenCommand() *cobra.Command {
 	f.StringVar(&user, "user", "", "who it is for: letters, digits and ._@+-; a seller's is the seller_id of their offers")
 	f.StringVar(&role, "role", string(auth.Customer), "customer, seller, analyst or operator")
 	f.DurationVar(&ttl, "ttl", defaultTokenTTL, "how long it is good")
-	f.StringVar(&data, "data", "", "the data folder; unset: the user's own")
+	dataFlag(f, &data, "the data folder; unset: the user's own")
 	if err := cmd.MarkFlagRequired("user"); err != nil {
 		panic(err) // the flag is defined above
 	}
