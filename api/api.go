@@ -147,8 +147,7 @@ func handlerOptions(around *interceptor) []connect.HandlerOption {
 
 func (s *Server) routes(m *metrics, options []connect.HandlerOption) http.Handler {
 	read := reader{
-		store: store{s.cfg.Postgres}, tail: s.tail, sinkGroup: s.cfg.Topics.Group(topics.PostgresSinkGroup),
-		recall: s.recall,
+		store: store{s.cfg.Postgres}, tail: s.tail, recall: s.recall, sinkGroup: s.cfg.Topics.Group(topics.PostgresSinkGroup),
 	}
 	live := streams{stopping: s.stopping, heartbeat: s.cfg.Limits.Heartbeat, age: s.cfg.Limits.StreamAge}
 	d := &door{

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/millrace/millrace/topics"
 )
 
 // ErrOtherLog says that a store is a copy of another log: topics of the same names, lost and made anew. Its positions
@@ -26,16 +25,12 @@ func (s *Sink) follow(ctx context.Context) error {
 
 // logIDs are the topics' IDs, by name.
 func (s *Sink) logIDs(ctx context.Context) (map[string]string, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.Brokers...))
+	adm, err := topics.NewAdmin(s.Brokers)
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
-	var names []string
-	for name := range s.inputs {
-		names = append(names, name)
-	}
-	listed, err := kadm.NewClient(client).ListTopics(ctx, names...)
+	defer adm.Close()
+	listed, err := adm.ListTopics(ctx, s.names()...)
 	if err == nil {
 		err = listed.Error()
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,6 +95,9 @@ func (s *Sink) Run(ctx context.Context) error {
 	}
 }
 
+// names are the topics that it reads.
+func (s *Sink) names() []string { return slices.Collect(maps.Keys(s.inputs)) }
+
 // membership is one stay in the consumer group.
 type membership struct {
 	*Sink
@@ -152,14 +157,10 @@ func (m *membership) turn(ctx context.Context) error {
 }
 
 func (m *membership) join(ctx context.Context) (err error) {
-	var names []string
-	for name := range m.inputs {
-		names = append(names, name)
-	}
 	m.client, err = kgo.NewClient(
 		kgo.SeedBrokers(m.Brokers...),
 		kgo.ConsumerGroup(m.Topics.Group(m.Store.Group())),
-		kgo.ConsumeTopics(names...),
+		kgo.ConsumeTopics(m.names()...),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// Transaction markers take offsets too. With them, "everything below End" is true to the end of the log.

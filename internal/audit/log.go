@@ -21,10 +21,7 @@ type Log map[string]map[int32][]*kgo.Record
 // Read reads the topics whole, up to where they ended when it began. It keeps everything in memory: for tests and for
 // a bounded past, not for a year of orders.
 func Read(ctx context.Context, brokers []string, tops ...topics.Topic) (Log, error) {
-	names := make([]string, len(tops))
-	for i, t := range tops {
-		names[i] = t.Name
-	}
+	names := namesOf(tops)
 	ends, starts, err := bounds(ctx, brokers, names)
 	if err != nil {
 		return nil, err
@@ -99,19 +96,23 @@ func (l Log) fill(ctx context.Context, brokers []string, from map[string]map[int
 	return nil
 }
 
-// Undecided is an error while any of the topics holds a transaction that is neither committed nor aborted: what is read
-// now would not be all.
-func Undecided(ctx context.Context, brokers []string, tops ...topics.Topic) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
+func namesOf(tops []topics.Topic) []string {
 	names := make([]string, len(tops))
 	for i, t := range tops {
 		names[i] = t.Name
 	}
-	adm := kadm.NewClient(cl)
+	return names
+}
+
+// Undecided is an error while any of the topics holds a transaction that is neither committed nor aborted: what is read
+// now would not be all.
+func Undecided(ctx context.Context, brokers []string, tops ...topics.Topic) error {
+	adm, err := topics.NewAdmin(brokers)
+	if err != nil {
+		return err
+	}
+	defer adm.Close()
+	names := namesOf(tops)
 	ends, err := adm.ListEndOffsets(ctx, names...)
 	if err != nil {
 		return fmt.Errorf("audit: end offsets: %w", err)
@@ -133,10 +134,7 @@ func Undecided(ctx context.Context, brokers []string, tops ...topics.Topic) erro
 // another one: it counts markers too, and those after the last record are committed later than it, or, by a group that
 // does not pass them, never.
 func Lag(ctx context.Context, brokers []string, group string, tops ...topics.Topic) (int, error) {
-	names := make([]string, len(tops))
-	for i, t := range tops {
-		names[i] = t.Name
-	}
+	names := namesOf(tops)
 	ends, _, err := bounds(ctx, brokers, names)
 	if err != nil {
 		return 0, err

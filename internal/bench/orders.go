@@ -51,12 +51,11 @@ var orderRoles = []string{"api", "order", "inventory", "payment", "timers", "sin
 
 // shop is the whole system, each role a process, with a reader that sees each order go by.
 type shop struct {
-	dir   string
-	stack *local.Stack
-	table *topics.Table
-	roles map[string]*exec.Cmd
-	// metrics are the addresses where roles tell of themselves
-	metrics map[string]string
+	dir     string
+	stack   *local.Stack
+	table   *topics.Table
+	roles   map[string]*exec.Cmd
+	metrics map[string]string // by role, the address of its metrics and profiles
 	orders  orderv1connect.OrderServiceClient
 	stock   inventoryv1connect.InventoryServiceClient
 	env     []string

@@ -216,8 +216,8 @@ func (e *engine) learnRetention(ctx context.Context) error {
 //
 // franz-go fetches again only when what it fetched was taken. What a transaction finds there when it begins is therefore
 // as old as the transaction before it, and what came since, if anything, is still at the broker: it gets gatherWait to
-// arrive.
-// Without, each record would wait for one transaction more; with it, the markers of the last one are written meanwhile.
+// arrive. Without, each record would wait for one transaction more; with it, the markers of the last one are written
+// meanwhile.
 func (e *engine) poll(ctx context.Context) kgo.Fetches {
 	if e.open > 0 {
 		var cancel context.CancelFunc
