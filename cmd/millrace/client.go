@@ -102,28 +102,35 @@ func (c *client) show(w io.Writer, m proto.Message, people func(io.Writer)) erro
 	return err
 }
 
-// explain turns an error of the API into one sentence with its reason.
+// explain turns an error of the API into one sentence, with its reason and the fields that it is about.
 func explain(err error) error {
 	var ce *connect.Error
 	if err == nil || !errors.As(err, &ce) {
 		return err
 	}
-	reason := reasonOf(ce)
-	if reason == "" {
-		return fmt.Errorf("%v: %s", ce.Code(), ce.Message())
+	reason, fields := detailsOf(ce)
+	said := ce.Message()
+	if len(fields) > 0 && !strings.Contains(said, fields[0]) {
+		said += " (" + strings.Join(fields, ", ") + ")"
 	}
-	return fmt.Errorf("%v %s: %s", ce.Code(), reason, ce.Message())
+	if reason == "" {
+		return fmt.Errorf("%v: %s", ce.Code(), said)
+	}
+	return fmt.Errorf("%v %s: %s", ce.Code(), reason, said)
 }
 
-func reasonOf(ce *connect.Error) string {
+func detailsOf(ce *connect.Error) (reason string, fields []string) {
 	for _, d := range ce.Details() {
-		if v, err := d.Value(); err == nil {
-			if info, ok := v.(*errdetails.ErrorInfo); ok {
-				return info.GetReason()
+		switch v, _ := d.Value(); v := v.(type) {
+		case *errdetails.ErrorInfo:
+			reason = v.GetReason()
+		case *errdetails.BadRequest:
+			for _, f := range v.GetFieldViolations() {
+				fields = append(fields, f.GetField())
 			}
 		}
 	}
-	return ""
+	return reason, fields
 }
 
 // money is an amount as people write it.
