@@ -254,10 +254,10 @@ func (m *membership) position(p Place) (next int64, ours bool) {
 // read decodes what was fetched. What cannot be read goes to the dead letters.
 func (m *membership) read(ctx context.Context, fetches kgo.Fetches) (Batch, error) {
 	var places []Place
-	fetched := map[Place][]*kgo.Record{} // a partition that moved to another broker is there twice
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+	fetched := map[Place][]*kgo.Record{}
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) { // one that was fetched twice is there twice, at first perhaps without records
 		place := Place{p.Topic, p.Partition}
-		if _, ok := fetched[place]; !ok && len(p.Records) > 0 {
+		if len(fetched[place]) == 0 && len(p.Records) > 0 {
 			places = append(places, place)
 		}
 		fetched[place] = append(fetched[place], p.Records...)
