@@ -485,14 +485,14 @@ func (p *played) sinkOrder(e *orderv1.OrderEvent, r *kgo.Record) {
 			o.GetId(), o.GetUserId(), o.GetStatus().String()[len("ORDER_STATUS_"):], o.GetTotal().GetCurrencyCode(), o.GetTotal().GetMinorUnits(),
 			o.GetContact().GetEmail(), e.GetPlaceFingerprint(), o.GetPlaceTime().AsTime(), o.GetUpdateTime().AsTime(), o.GetVersion(), o.GetReason().String()[len("ORDER_REASON_"):])
 		for _, l := range o.GetLines() {
-			p.exec(`INSERT INTO order_lines (order_id, line, sku, product_id, seller_id, title, quantity, currency, unit_price_minor, amount_minor, status, version)
-			  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (order_id, line) DO UPDATE SET status = $11, version = $12`,
+			p.exec(`INSERT INTO order_lines (order_id, line, sku, product_id, seller_id, title, quantity, currency, unit_price_minor, amount_minor, status)
+			  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (order_id, line) DO UPDATE SET status = $11`,
 				o.GetId(), l.GetLine(), l.GetSku(), l.GetProductId(), l.GetSellerId(), l.GetTitle(), l.GetQuantity(), l.GetAmount().GetCurrencyCode(),
-				l.GetUnitPrice().GetMinorUnits(), l.GetAmount().GetMinorUnits(), l.GetStatus().String()[len("LINE_STATUS_"):], o.GetVersion())
+				l.GetUnitPrice().GetMinorUnits(), l.GetAmount().GetMinorUnits(), l.GetStatus().String()[len("LINE_STATUS_"):])
 		}
-		p.exec(`INSERT INTO payments (order_id, method, currency, decline_code, version) VALUES ($1, $2, $3, $4, $5)
-		  ON CONFLICT (order_id) DO UPDATE SET decline_code = $4, version = $5`,
-			o.GetId(), o.GetPayment().GetMethod(), o.GetTotal().GetCurrencyCode(), o.GetPayment().GetDeclineCode(), o.GetVersion())
+		p.exec(`INSERT INTO payments (order_id, method, currency, decline_code) VALUES ($1, $2, $3, $4)
+		  ON CONFLICT (order_id) DO UPDATE SET decline_code = $4`,
+			o.GetId(), o.GetPayment().GetMethod(), o.GetTotal().GetCurrencyCode(), o.GetPayment().GetDeclineCode())
 	}
 	p.sinkPlace(r.Partition, r.Offset+1)
 }

@@ -23,6 +23,13 @@ const (
 	DefaultPace           = 20 * time.Millisecond
 	DefaultSessionTimeout = 10 * time.Second
 
+	// A turn lasts for writeShare times as long as its batch took to write, but no longer than paceMax times Pace.
+	writeShare = 4
+	paceMax    = 10
+
+	// gatherWait is for a fetch that brings what has come since the one before it.
+	gatherWait = 5 * time.Millisecond
+
 	fetchMaxBytes = 16 << 20
 	// tellInterval is how often positions are committed to Kafka, for people who look at lag there.
 	tellInterval = time.Second
@@ -36,8 +43,11 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: nobody looks
 
-	MaxRecords     int           // written at once at most
-	Pace           time.Duration // between the beginnings of two batches at least, so that a busy log is written in large ones
+	MaxRecords int // written at once at most
+	// Pace is how long a turn (wait, fetch, write) lasts at least, so that a busy log is written in large batches. A turn
+	// whose batch took long to write lasts longer, up to ten times that: a batch has one row per key, so the versions
+	// of an order that come meanwhile are one write. A full batch is followed by the next one at once.
+	Pace           time.Duration
 	SessionTimeout time.Duration // after which the group gives a silent instance's partitions away
 }
 
@@ -122,38 +132,63 @@ func (s *Sink) member(ctx context.Context) error {
 	defer m.sayGoodbye()
 	for {
 		began := time.Now()
-		if err := m.turn(ctx); err != nil {
+		length, err := m.turn(ctx)
+		if err != nil {
 			return err
 		}
 		m.client.AllowRebalance()
 		m.tell()
-		if err := pause(ctx, s.Pace-time.Since(began)); err != nil {
+		if err := pause(ctx, length-time.Since(began)); err != nil {
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// turn fetches and writes once.
-func (m *membership) turn(ctx context.Context) error {
-	waiting, cancel := context.WithTimeout(ctx, tellInterval)
-	defer cancel()
-	fetches := m.client.PollRecords(waiting, m.MaxRecords)
+// turn fetches and writes once. It returns how long the turn is to last.
+func (m *membership) turn(ctx context.Context) (time.Duration, error) {
+	fetches := m.poll(ctx)
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
 	if err := m.faults(fetches); err != nil {
-		return err
+		return 0, err
 	}
 	batch, err := m.read(ctx, fetches)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	began := time.Now()
 	if err := m.writer.Write(ctx, batch); err != nil {
-		return err
+		return 0, err
 	}
 	m.advance(batch)
 	m.metrics.seen(fetches)
-	return nil
+	return m.length(fetches.NumRecords(), time.Since(began)), nil
+}
+
+// poll waits for records. What has been fetched already is as old as the turn before, because the client fetches again
+// only when that is taken: what has come since then gets gatherWait to arrive.
+func (m *membership) poll(ctx context.Context) kgo.Fetches {
+	//lint:ignore SA1012 nil asks for what is there, without waiting
+	fetched := m.client.PollRecords(nil, m.MaxRecords)
+	room, wait := m.MaxRecords-fetched.NumRecords(), tellInterval
+	if room <= 0 {
+		return fetched
+	}
+	if len(fetched) > 0 {
+		wait = gatherWait
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return append(fetched, m.client.PollRecords(ctx, room)...)
+}
+
+// length is how long a turn lasts whose batch took so long to write.
+func (s *Sink) length(records int, took time.Duration) time.Duration {
+	if records >= s.MaxRecords {
+		return 0
+	}
+	return max(s.Pace, min(writeShare*took, paceMax*s.Pace))
 }
 
 func (m *membership) join(ctx context.Context) (err error) {

@@ -3,6 +3,7 @@ package sinks
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -46,6 +47,23 @@ func TestAPartitionThatWasFetchedTwiceIsRead(t *testing.T) {
 		}
 		if s := batch[0]; s.First != 5 || s.End != 9 || !slices.Equal(slices.Compact(read), []int64{5, 6, 8}) {
 			t.Errorf("%s: from %d to %d, records %v", name, s.First, s.End, read)
+		}
+	}
+}
+
+func TestTurnsGrowWithWhatTheyWrite(t *testing.T) {
+	s := &Sink{Config: Config{Pace: 20 * time.Millisecond, MaxRecords: 100}}
+	for _, c := range []struct {
+		records    int
+		took, want time.Duration
+	}{
+		{1, time.Millisecond, 20 * time.Millisecond},
+		{99, 10 * time.Millisecond, 40 * time.Millisecond},
+		{99, time.Second, 200 * time.Millisecond},
+		{100, time.Second, 0}, // it is behind
+	} {
+		if got := s.length(c.records, c.took); got != c.want {
+			t.Errorf("a turn that wrote %d records in %v lasts %v, want %v", c.records, c.took, got, c.want)
 		}
 	}
 }

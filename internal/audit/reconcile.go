@@ -64,8 +64,8 @@ func attempts(ctx context.Context, r *Report, l Log, t *topics.Table, db *pgx.Co
 		if err != nil {
 			return fmt.Errorf("%s: %w", placeOf(o), err)
 		}
-		want := fmt.Sprintf("%s %d %s %s %d", m.GetOrderId(), m.GetStepNumber(), strings.TrimPrefix(m.GetStep().String(), "PAYMENT_STEP_"),
-			strings.TrimPrefix(m.GetOutcome().String(), "PAYMENT_OUTCOME_"), m.GetAmountMinor())
+		want := fmt.Sprintf("%s %d %s %s %d", m.GetOrderId(), m.GetStepNumber(), name(m.GetStep(), "PAYMENT_STEP_"),
+			name(m.GetOutcome(), "PAYMENT_OUTCOME_"), m.GetAmountMinor())
 		if rows[id] != want {
 			r.violated("payment attempt %s: Postgres has\n    %s\n  the log\n    %s", id, rows[id], want)
 		}
@@ -91,36 +91,46 @@ func compareRows(r *Report, what string, log, rows map[string]string) {
 	}
 }
 
+// name is an enum's value without its prefix; unspecified is empty.
+func name(value fmt.Stringer, prefix string) string {
+	if s := strings.TrimPrefix(value.String(), prefix); s != "UNSPECIFIED" {
+		return s
+	}
+	return ""
+}
+
 // orderText is an order with its lines and payment as comparable text.
 func orderText(o *orderv1.Order) string {
 	lines := make([]string, len(o.GetLines()))
 	for i, l := range o.GetLines() {
-		lines[i] = fmt.Sprint(l.GetLine(), " ", l.GetSku(), " ", l.GetQuantity(), " ", l.GetAmount().GetMinorUnits(), " ", strings.TrimPrefix(l.GetStatus().String(), "LINE_STATUS_"))
+		lines[i] = fmt.Sprint(l.GetLine(), " ", l.GetSku(), " ", l.GetQuantity(), " ", l.GetAmount().GetMinorUnits(), " ", name(l.GetStatus(), "LINE_STATUS_"),
+			" ", name(l.GetReason(), "ORDER_REASON_"), " ", l.GetAvailable())
 	}
 	p := o.GetPayment()
-	return fmt.Sprintf("%s %s %d v%d %s | %s | %s %d %d", o.GetUserId(), strings.TrimPrefix(o.GetStatus().String(), "ORDER_STATUS_"),
+	return fmt.Sprintf("%s %s %s %d v%d %s | %s | %s %s %s %d %d", o.GetUserId(), name(o.GetStatus(), "ORDER_STATUS_"), name(o.GetReason(), "ORDER_REASON_"),
 		o.GetTotal().GetMinorUnits(), o.GetVersion(), o.GetPlaceTime().AsTime().Truncate(time.Microsecond).Format(time.RFC3339Nano),
-		strings.Join(lines, ", "), p.GetIntentId(), p.GetCharged().GetMinorUnits(), p.GetRefunded().GetMinorUnits())
+		strings.Join(lines, ", "), p.GetIntentId(), name(p.GetStatus(), "PAYMENT_STATUS_"), p.GetDeclineCode(), p.GetCharged().GetMinorUnits(), p.GetRefunded().GetMinorUnits())
 }
 
 func orderRows(ctx context.Context, db *pgx.Conn) (map[string]string, error) {
-	lines, err := texts(ctx, db, `SELECT order_id::text, string_agg(concat_ws(' ', line, sku, quantity, amount_minor, status), ', ' ORDER BY line) FROM order_lines GROUP BY order_id`)
+	lines, err := texts(ctx, db, `SELECT order_id::text, string_agg(concat_ws(' ', line, sku, quantity, amount_minor, status, reason, available), ', ' ORDER BY line) FROM order_lines GROUP BY order_id`)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := db.Query(ctx, `SELECT o.id::text, o.user_id, o.status, o.total_minor, o.version, o.place_time, p.intent_id, p.charged_minor, p.refunded_minor
+	rows, err := db.Query(ctx, `SELECT o.id::text, o.user_id, o.status, o.reason, o.total_minor, o.version, o.place_time, p.intent_id, p.status, p.decline_code, p.charged_minor, p.refunded_minor
 		FROM orders o LEFT JOIN payments p ON p.order_id = o.id`)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
-	var id, user, status string
+	var id, user, status, reason string
 	var total, version int64
 	var placed time.Time
-	var intent *string
+	var intent, payment, declined *string
 	var charged, refunded *int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &user, &status, &total, &version, &placed, &intent, &charged, &refunded}, func() error {
-		out[id] = fmt.Sprintf("%s %s %d v%d %s | %s | %s %d %d", user, status, total, version, placed.UTC().Format(time.RFC3339Nano), lines[id], or(intent), or(charged), or(refunded))
+	_, err = pgx.ForEachRow(rows, []any{&id, &user, &status, &reason, &total, &version, &placed, &intent, &payment, &declined, &charged, &refunded}, func() error {
+		out[id] = fmt.Sprintf("%s %s %s %d v%d %s | %s | %s %s %s %d %d", user, status, reason, total, version, placed.UTC().Format(time.RFC3339Nano), lines[id],
+			or(intent), or(payment), or(declined), or(charged), or(refunded))
 		return nil
 	})
 	return out, err

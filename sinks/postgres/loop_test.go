@@ -132,7 +132,8 @@ func (w *world) start(store sinks.Store) (stop func()) {
 	return stop
 }
 
-// awaitEnd returns when the database is where the log ends, markers included.
+// awaitEnd returns when the database is where the log ends, with the markers of its last transactions: they come after
+// the commit has been answered.
 func (w *world) awaitEnd() {
 	w.Helper()
 	var behind string
@@ -147,7 +148,7 @@ func (w *world) awaitEnd() {
 
 func (w *world) behind() string {
 	var late []string
-	ends, err := w.admin.ListCommittedOffsets(w.ctx, w.table.OrderEvents.Name, w.table.InventoryEvents.Name, w.table.PaymentResults.Name)
+	ends, err := w.admin.ListEndOffsets(w.ctx, w.table.OrderEvents.Name, w.table.InventoryEvents.Name, w.table.PaymentResults.Name)
 	w.must(err)
 	store := postgres.New(w.pool, w.table)
 	ends.Each(func(end kadm.ListedOffset) {
@@ -231,6 +232,11 @@ func TestPoisonStopsNobody(t *testing.T) {
 	})
 	bad(topics.SinkRejected, func(r *kgo.Record) {
 		e := orderEvent(orderID("poison"), 1)
+		e.Order.Lines[0].Quantity = 0
+		r.Value = w.table.OrderEvents.Encode(e)
+	})
+	bad(topics.Invalid, func(r *kgo.Record) {
+		e := orderEvent(orderID("poison"), 1)
 		e.Order.Lines = append(e.Order.Lines, e.Order.Lines[0])
 		r.Value = w.table.OrderEvents.Encode(e)
 	})
@@ -241,8 +247,8 @@ func TestPoisonStopsNobody(t *testing.T) {
 	dead, err := audit.Read(w.ctx, w.brokers, w.table.DeadLetters(topics.PostgresSinkGroup))
 	w.must(err)
 	letters := dead.All(w.table.DeadLetters(topics.PostgresSinkGroup))
-	if len(letters) != 9 {
-		t.Errorf("%d dead letters, want 9", len(letters))
+	if len(letters) != 10 {
+		t.Errorf("%d dead letters, want 10", len(letters))
 	}
 	for _, r := range letters {
 		if got, want := topics.Header(r, topics.HeaderDLQReason), topics.Header(r, "expect"); got != want {

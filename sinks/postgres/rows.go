@@ -27,10 +27,22 @@ func readOrder(e *orderv1.OrderEvent) (any, error) {
 		return nil, topics.Rejection{Reason: topics.Invalid, Detail: "versions begin at 1"}
 	case o.GetId() != e.GetOrderId() || o.GetVersion() != e.GetVersion():
 		return nil, topics.Rejection{Reason: topics.Invalid, Detail: "the order in the event is not the one that the event is about"}
+	case !numbered(o.GetLines()):
+		return nil, topics.Rejection{Reason: topics.Invalid, Detail: "the lines are not numbered from 1 without a gap"}
 	case !valid(o.GetPlaceTime()) || !valid(o.GetUpdateTime()):
 		return nil, topics.Rejection{Reason: topics.Invalid, Detail: "place_time or update_time is missing or no time"}
 	}
 	return e, nil
+}
+
+// numbered says that lines count from 1 without a gap.
+func numbered(lines []*orderv1.OrderLine) bool {
+	for i, l := range lines {
+		if l.GetLine() != int32(i+1) {
+			return false
+		}
+	}
+	return true
 }
 
 func valid(t *timestamppb.Timestamp) bool { return t != nil && t.IsValid() }

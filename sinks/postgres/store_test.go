@@ -2,8 +2,10 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,9 +181,9 @@ func TestAnOrderIsWholeInPostgres(t *testing.T) {
 	}
 	id := orderID("a")
 	want := "order (" + id + `,ann,REJECTED,OUT_OF_STOCK,USD,200,ann@example.com,"","\\x010203","1970-01-01 00:00:01+00","1970-01-01 00:00:01.002+00",2)
-line (` + id + `,1,SKU-0,p,s,"A thing",2,USD,100,200,REFUSED,OUT_OF_STOCK,7,2)
-line (` + id + `,2,SKU-1,p,s,"A thing",2,USD,100,200,HELD,"",0,2)
-payment (` + id + `,pi_2,PENDING,pm_card_visa,expired_card,USD,200,50,2)
+line (` + id + `,1,SKU-0,p,s,"A thing",2,USD,100,200,REFUSED,OUT_OF_STOCK,7)
+line (` + id + `,2,SKU-1,p,s,"A thing",2,USD,100,200,HELD,"",0)
+payment (` + id + `,pi_2,PENDING,pm_card_visa,expired_card,USD,200,50)
 `
 	if _, err := pool.Exec(t.Context(), "SET TIME ZONE 'UTC'"); err != nil {
 		t.Fatal(err)
@@ -213,6 +215,57 @@ func TestLinesFollowTheirOrder(t *testing.T) {
 		if got := lines(); got != step.want {
 			t.Errorf("after version %d there are %d lines, want %d", step.version, got, step.want)
 		}
+	}
+}
+
+// TestWhatAVersionLeavesAsItWasIsNotWrittenAgain: a row that was written again is of another transaction.
+func TestWhatAVersionLeavesAsItWasIsNotWrittenAgain(t *testing.T) {
+	_, pool := database(t, table)
+	store := postgres.New(pool, table)
+	write := func(version int64, change func(*orderv1.Order)) {
+		e := orderEvent(orderID("a"), version)
+		e.Order.Lines = orderEvent(orderID("a"), 1).Order.Lines
+		e.Order.Payment = orderEvent(orderID("a"), 1).Order.Payment
+		change(e.Order)
+		if err := store.Write(t.Context(), batch(table.OrderEvents.Name, version-1, e)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := func() (written []string) {
+		found, err := pool.Query(t.Context(), `SELECT xmin::text FROM order_lines ORDER BY line`)
+		if err == nil {
+			written, err = pgx.CollectRows(found, pgx.RowTo[string])
+		}
+		var payment string
+		if err == nil {
+			err = pool.QueryRow(t.Context(), `SELECT xmin::text FROM payments`).Scan(&payment)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(written, payment)
+	}
+	write(1, func(*orderv1.Order) {})
+	before := rows()
+	write(2, func(o *orderv1.Order) { o.Lines[1].Reason = orderv1.OrderReason_ORDER_REASON_OUT_OF_STOCK })
+	after := rows()
+	if len(before) != 4 || after[1] == before[1] {
+		t.Fatalf("the line that changed was not written: before %v, after %v", before, after)
+	}
+	if after[1] = before[1]; !slices.Equal(before, after) {
+		t.Errorf("more was written than the line that changed: before %v, after %v", before, after)
+	}
+}
+
+func TestLinesOutOfOrderAreRejected(t *testing.T) {
+	e := orderEvent(orderID("a"), 1)
+	e.Order.Lines[1].Line = 3
+	in := postgres.New(nil, table).Inputs()[0]
+	r := table.OrderEvents.Record(e, topics.Fresh("/test", ""))
+	_, err := in.Decode(r.Key, r.Value)
+	var rejection topics.Rejection
+	if !errors.As(err, &rejection) || rejection.Reason != topics.Invalid {
+		t.Errorf("lines 1, 3, 3: %v", err)
 	}
 }
 

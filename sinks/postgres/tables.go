@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,31 +61,51 @@ func times[R any](name string, value func(R) time.Time) column[R] {
 	return of(name, "timestamptz[]", value)
 }
 
-// table is how rows are written: many in one statement, each only over an older version of itself.
+// table is how rows are written: many in one statement.
 type table[R any] struct {
 	columns []column[R]
 	sql     string
 }
 
-// newTable writes the statement. The key is the conflict target; `join` limits what is taken of the rows n; without
-// a version column a row is never changed.
-func newTable[R any](name, key, join string, columns ...column[R]) table[R] {
-	var names, params, sets []string
-	versioned := false
+// newTable is of rows that stand alone. A row with a version replaces an older one of the same key; one without is never
+// changed.
+func newTable[R any](name, key string, columns ...column[R]) table[R] {
+	action := "NOTHING"
+	if slices.ContainsFunc(columns, func(c column[R]) bool { return c.name == "version" }) {
+		action = "UPDATE SET " + each(columns, "%[1]s = excluded.%[1]s") + " WHERE excluded.version > t.version"
+	}
+	names := each(columns, "%[1]s")
+	return table[R]{columns, fmt.Sprintf("INSERT INTO %s AS t (%s) SELECT %s FROM unnest(%s) AS n (%s) ON CONFLICT (%s) DO %s",
+		name, names, names, arrays(columns), names, key, action)}
+}
+
+// newChildren is of rows below an order. They come with its version, and are taken only when the order is now of this
+// version: it is what this batch says. A row that is there already, and the same, is left alone.
+func newChildren[R any](name, key string, version column[R], columns ...column[R]) table[R] {
+	sources := append(slices.Clip(columns), version)
+	return table[R]{sources, fmt.Sprintf(`INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM unnest(%[4]s) AS n (%[5]s)
+		JOIN orders o ON o.id = n.order_id AND o.version = n.version LEFT JOIN %[1]s old USING (%[6]s)
+		WHERE (%[7]s) IS DISTINCT FROM (%[3]s) ON CONFLICT (%[6]s) DO UPDATE SET %[8]s`,
+		name, each(columns, "%[1]s"), each(columns, "n.%[1]s"), arrays(sources), each(sources, "%[1]s"), key, each(columns, "old.%[1]s"),
+		each(columns, "%[1]s = excluded.%[1]s"))}
+}
+
+// each is a list of the columns' names, each put into a format.
+func each[R any](columns []column[R], format string) string {
+	list := make([]string, len(columns))
 	for i, c := range columns {
-		names = append(names, c.name)
-		params = append(params, fmt.Sprintf("$%d::%s", i+1, c.array))
-		sets = append(sets, c.name+" = excluded."+c.name)
-		versioned = versioned || c.name == "version"
+		list[i] = fmt.Sprintf(format, c.name)
 	}
-	list := strings.Join(names, ", ")
-	conflict := "NOTHING"
-	if versioned {
-		conflict = "UPDATE SET " + strings.Join(sets, ", ") + " WHERE excluded.version > t.version"
+	return strings.Join(list, ", ")
+}
+
+// arrays is a list of the statement's parameters, one for each column.
+func arrays[R any](columns []column[R]) string {
+	list := make([]string, len(columns))
+	for i, c := range columns {
+		list[i] = fmt.Sprintf("$%d::%s", i+1, c.array)
 	}
-	sql := fmt.Sprintf("INSERT INTO %s AS t (%s) SELECT n.* FROM unnest(%s) AS n (%s) %s ON CONFLICT (%s) DO %s",
-		name, list, strings.Join(params, ", "), list, join, key, conflict)
-	return table[R]{columns, sql}
+	return strings.Join(list, ", ")
 }
 
 func (t table[R]) upsert(rows []R) statement {
@@ -97,7 +118,7 @@ func (t table[R]) upsert(rows []R) statement {
 
 type event = *orderv1.OrderEvent
 
-var ordersTable = newTable("orders", "id", "",
+var ordersTable = newTable("orders", "id",
 	uuids("id", event.GetOrderId),
 	texts("user_id", func(e event) string { return e.GetOrder().GetUserId() }),
 	texts("status", func(e event) string { return name(e.GetOrder().GetStatus(), "ORDER_STATUS_") }),
@@ -111,9 +132,6 @@ var ordersTable = newTable("orders", "id", "",
 	times("update_time", func(e event) time.Time { return e.GetOrder().GetUpdateTime().AsTime() }),
 	bigints("version", event.GetVersion),
 )
-
-// underOrder takes a child only with its parent: the order is now what this batch says, or it is newer.
-const underOrder = "JOIN orders o ON o.id = n.order_id AND o.version = n.version"
 
 // lineRow is a line with what it has of its order.
 type lineRow struct {
@@ -131,7 +149,8 @@ func linesOf(orders []event) []lineRow {
 	return lines
 }
 
-var linesTable = newTable("order_lines", "order_id, line", underOrder,
+var linesTable = newChildren("order_lines", "order_id, line",
+	bigints("version", func(l lineRow) int64 { return l.order.GetVersion() }),
 	uuids("order_id", func(l lineRow) string { return l.order.GetOrderId() }),
 	ints("line", func(l lineRow) int32 { return l.GetLine() }),
 	texts("sku", func(l lineRow) string { return l.GetSku() }),
@@ -145,17 +164,18 @@ var linesTable = newTable("order_lines", "order_id, line", underOrder,
 	texts("status", func(l lineRow) string { return name(l.GetStatus(), "LINE_STATUS_") }),
 	texts("reason", func(l lineRow) string { return name(l.GetReason(), "ORDER_REASON_") }),
 	bigints("available", func(l lineRow) int64 { return l.GetAvailable() }),
-	bigints("version", func(l lineRow) int64 { return l.order.GetVersion() }),
 )
 
-// dropOldLines removes the lines that the newest version of an order does not have.
+// dropOldLines removes the lines that the newest version of an order does not have. Lines are numbered from 1 without a
+// gap (readOrder sees to it), so they are those after the last one.
 func dropOldLines(orders []event) statement {
-	ids, versions := make([]string, len(orders)), make([]int64, len(orders))
+	ids, versions, lines := make([]string, len(orders)), make([]int64, len(orders)), make([]int32, len(orders))
 	for i, e := range orders {
-		ids[i], versions[i] = e.GetOrderId(), e.GetVersion()
+		ids[i], versions[i], lines[i] = e.GetOrderId(), e.GetVersion(), int32(len(e.GetOrder().GetLines()))
 	}
-	return statement{`DELETE FROM order_lines l USING unnest($1::text[]::uuid[], $2::bigint[]) AS n (order_id, version)
-		WHERE l.order_id = n.order_id AND l.version < n.version`, []any{ids, versions}}
+	return statement{`DELETE FROM order_lines l USING unnest($1::text[]::uuid[], $2::bigint[], $3::int[]) AS n (order_id, version, lines)
+		JOIN orders o ON o.id = n.order_id AND o.version = n.version
+		WHERE l.order_id = n.order_id AND l.line > n.lines`, []any{ids, versions, lines}}
 }
 
 // paidOf are the orders that know something of their money.
@@ -169,7 +189,8 @@ func paidOf(orders []event) []event {
 	return paid
 }
 
-var paymentsTable = newTable("payments", "order_id", underOrder,
+var paymentsTable = newChildren("payments", "order_id",
+	bigints("version", event.GetVersion),
 	uuids("order_id", event.GetOrderId),
 	texts("intent_id", func(e event) string { return e.GetOrder().GetPayment().GetIntentId() }),
 	texts("status", func(e event) string { return name(e.GetOrder().GetPayment().GetStatus(), "PAYMENT_STATUS_") }),
@@ -178,10 +199,9 @@ var paymentsTable = newTable("payments", "order_id", underOrder,
 	texts("currency", func(e event) string { return e.GetOrder().GetTotal().GetCurrencyCode() }),
 	bigints("charged_minor", func(e event) int64 { return e.GetOrder().GetPayment().GetCharged().GetMinorUnits() }),
 	bigints("refunded_minor", func(e event) int64 { return e.GetOrder().GetPayment().GetRefunded().GetMinorUnits() }),
-	bigints("version", event.GetVersion),
 )
 
-var stockTable = newTable("stock", "sku", "",
+var stockTable = newTable("stock", "sku",
 	texts("sku", func(s stockRow) string { return s.GetSku() }),
 	bigints("on_hand", func(s stockRow) int64 { return s.GetOnHand() }),
 	bigints("reserved", func(s stockRow) int64 { return s.GetReserved() }),
@@ -190,7 +210,7 @@ var stockTable = newTable("stock", "sku", "",
 	bigints("version", func(s stockRow) int64 { return s.GetVersion() }),
 )
 
-var attemptsTable = newTable("payment_attempts", "event_id", "",
+var attemptsTable = newTable("payment_attempts", "event_id",
 	texts("event_id", func(a attemptRow) string { return a.id }),
 	uuids("order_id", func(a attemptRow) string { return a.GetOrderId() }),
 	ints("step_number", func(a attemptRow) int32 { return a.GetStepNumber() }),
