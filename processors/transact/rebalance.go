@@ -27,7 +27,8 @@ func (e *engine) follow(ctx context.Context) (moved bool, err error) {
 	e.mu.Lock()
 	generation, assigned := e.generation, e.assigned
 	e.mu.Unlock()
-	if len(assigned) == 0 {
+	if len(assigned) == 0 { // others may have been given all meanwhile: nothing comes after that would tell of it
+		e.inst.ready.Store(e.joinedIdle())
 		return true, nil
 	}
 	return true, e.enterSession(ctx, generation, assigned)
