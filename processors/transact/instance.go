@@ -179,27 +179,28 @@ func (i *Instance) topicManager() (*topicManager, error) {
 }
 
 // checkStore refuses a local store that has seen more of a changelog than there is, or has seen another one of its name.
-func (i *Instance) checkStore(topic kadm.TopicDetail, partition int32, high int64) error {
+// It answers the last offset that the store has seen.
+func (i *Instance) checkStore(topic kadm.TopicDetail, partition int32, high int64) (stored int64, err error) {
 	i.mu.Lock()
 	t := i.tables[partition]
 	i.mu.Unlock()
 	if t == nil || topic.Topic != i.plan.table {
-		return nil
+		return noOffset, nil
 	}
-	stored, err := t.GetOffset(noOffset)
+	stored, err = t.GetOffset(noOffset)
 	if err == nil && stored >= high {
 		err = fmt.Errorf("%w: %s/%d ends at %d, the store has read %d", ErrStoreAhead, t.topic, partition, high, stored)
 	}
 	if err != nil || topic.ID == (kadm.TopicID{}) { // of brokers that know no IDs
-		return err
+		return stored, err
 	}
 	switch ours, err := t.follows(topic.ID); {
 	case err != nil:
-		return fmt.Errorf("%w: %s/%d: %w", ErrStore, t.topic, partition, err)
+		return stored, fmt.Errorf("%w: %s/%d: %w", ErrStore, t.topic, partition, err)
 	case !ours:
-		return fmt.Errorf("%w: %s has been made anew since the store of partition %d has read it", ErrStoreAhead, t.topic, partition)
+		return stored, fmt.Errorf("%w: %s has been made anew since the store of partition %d has read it", ErrStoreAhead, t.topic, partition)
 	}
-	return nil
+	return stored, nil
 }
 
 // options are defaults that a caller may override.

@@ -3,6 +3,7 @@ package transact
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,27 @@ func TestEndOfALogOfWhichNothingIsVisible(t *testing.T) {
 	w.begin("a", "b", "c")
 	w.end(kgo.TryAbort)
 	w.wantEnd(0)
+}
+
+// Compaction takes deletions away in the end, and leaves a log of which nothing is visible. The store that has read them
+// is behind nothing.
+func TestTableOfWhichNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	l, dir := newLedger(t, 1, 5), t.TempDir()
+	left := &writer{t: t, topic: l.table(), cl: client(t, kgo.TransactionalID(l.name+"-writer"))}
+	left.begin("a", "b", "c")
+	left.end(kgo.TryAbort)
+	b, err := openLevelStore(filepath.Join(dir, "tables"), l.table(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, "read", func() error { return b.apply(nil, 1, true) })
+	must(t, "close", b.close)
+	l.load(t, 20, 1)
+	l.work(t, Config{Dir: dir}, l.decide).Close()
+	if v := l.check(t, nil); !v.exact() {
+		t.Errorf("%+v", v)
+	}
 }
 
 func TestEndWaitsForOpenTransactions(t *testing.T) {

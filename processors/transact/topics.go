@@ -24,7 +24,8 @@ type topicManager struct {
 	ctx    context.Context
 	create *NewTable
 	report func(error)
-	check  func(topic kadm.TopicDetail, partition int32, high int64) error // before a table is read back; nil: nothing to check
+	// check is asked before a table is read back, and answers how far its store has read. Nil: nothing to check.
+	check func(topic kadm.TopicDetail, partition int32, high int64) (stored int64, err error)
 }
 
 const (
@@ -176,6 +177,8 @@ func (m *topicManager) offset(topic string, partition int32, when int64) (int64,
 	return 0, fmt.Errorf("%w: offset by time", ErrUnsupported)
 }
 
+// newest is not before what the store has read. Compaction may have taken that away since, and goka, which would be told
+// that its table's topic is empty, would not begin.
 func (m *topicManager) newest(topic string, partition int32) (int64, error) {
 	end, high, err := m.end(m.ctx, topic, partition)
 	if err != nil || m.check == nil {
@@ -187,7 +190,8 @@ func (m *topicManager) newest(topic string, partition int32) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return end, m.check(d, partition, high)
+	stored, err := m.check(d, partition, high)
+	return max(end, stored+1), err
 }
 
 // maxRecordBytes is what a topic takes at most, per topic.
