@@ -263,7 +263,7 @@ func (i *Instance) backend(topic string, partition int32) (backend, error) {
 	if i.cfg.Dir != "" {
 		return openFreshLevelStore(filepath.Join(i.cfg.Dir, "tables"), topic, partition, i.deletions/2)
 	}
-	if i.memories[partition] == nil {
+	if m := i.memories[partition]; m == nil || m.age() > i.deletions/2 {
 		i.memories[partition] = newMemoryStore()
 	}
 	return i.memories[partition], nil

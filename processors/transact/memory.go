@@ -5,21 +5,31 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/lovoo/goka/storage"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // memoryStore keeps one partition of a table in memory. It outlives the goka processors that open and close it, so that
-// a rebalance reads only what has happened since.
+// a rebalance reads only what has happened since, for as long as a store on disk is trusted (openFreshLevelStore).
 type memoryStore struct {
 	mu        sync.RWMutex
 	values    map[string][]byte
 	at        int64
 	changelog kadm.TopicID
+	whole     time.Time // when nothing was missing, as in levelStore.age
 }
 
-func newMemoryStore() *memoryStore { return &memoryStore{values: map[string][]byte{}, at: noOffset} }
+func newMemoryStore() *memoryStore {
+	return &memoryStore{values: map[string][]byte{}, at: noOffset, whole: time.Now()}
+}
+
+func (s *memoryStore) age() time.Duration {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return time.Since(s.whole)
+}
 
 func (s *memoryStore) get(key string) ([]byte, error) {
 	s.mu.RLock()
@@ -33,7 +43,7 @@ func (s *memoryStore) offset() (int64, bool, error) {
 	return s.at, s.at != noOffset, nil
 }
 
-func (s *memoryStore) apply(writes []write, offset int64, _ bool) error {
+func (s *memoryStore) apply(writes []write, offset int64, whole bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range writes {
@@ -44,6 +54,9 @@ func (s *memoryStore) apply(writes []write, offset int64, _ bool) error {
 		}
 	}
 	s.at = offset
+	if whole {
+		s.whole = time.Now()
+	}
 	return nil
 }
 
@@ -78,8 +91,14 @@ func inRange(key, start, limit string) bool {
 	return key >= start && key < limit
 }
 
-func (s *memoryStore) complete() error { return nil } // it is gone with the process
-func (s *memoryStore) close() error    { return nil }
+func (s *memoryStore) complete() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.whole = time.Now()
+	return nil
+}
+
+func (s *memoryStore) close() error { return nil }
 
 type memoryIterator struct {
 	writes []write

@@ -256,6 +256,37 @@ func TestAgeOfAStoreThatIsClosed(t *testing.T) {
 	}
 }
 
+// A table in memory that was away for too long begins anew, too: the process may live on while others delete.
+func TestOldMemoryIsDiscarded(t *testing.T) {
+	inst := &Instance{memories: map[int32]*memoryStore{}, deletions: 2 * time.Hour}
+	store := func() backend {
+		b, err := inst.backend("t", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, step := range []struct {
+		what string
+		do   func(*memoryStore) error
+		want bool
+	}{
+		{"begin", func(*memoryStore) error { return nil }, false},
+		{"commit", func(s *memoryStore) error { return s.apply([]write{{"k", []byte("v")}}, 1, true) }, true},
+		{"read a batch", func(s *memoryStore) error { return s.apply([]write{{"k", []byte("v")}}, 2, false) }, false},
+		{"reach the end", func(s *memoryStore) error {
+			return errors.Join(s.apply([]write{{"k", []byte("v")}}, 2, false), s.complete())
+		}, true},
+	} {
+		s := store().(*memoryStore)
+		s.whole = time.Now().Add(-2 * time.Hour)
+		must(t, step.what, func() error { return step.do(s) })
+		if _, kept, err := store().offset(); err != nil || kept != step.want {
+			t.Errorf("%s: the table is kept: %v (%v)", step.what, kept, err)
+		}
+	}
+}
+
 func TestSeek(t *testing.T) {
 	level, err := openLevelStore(t.TempDir(), "t", 0)
 	if err != nil {
