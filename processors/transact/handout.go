@@ -33,10 +33,22 @@ func (e *engine) passMarkers(fetches kgo.Fetches) (fetched [][]*kgo.Record) {
 			e.passed = time.Now()
 		}
 		if len(records) > 0 {
-			fetched = append(fetched, records)
+			fetched = join(fetched, records)
 		}
 	})
 	return fetched
+}
+
+// join puts the records of a partition that was fetched twice behind those that it has: what one of them holds back holds
+// back all after it.
+func join(fetched [][]*kgo.Record, records []*kgo.Record) [][]*kgo.Record {
+	for i, f := range fetched {
+		if f[0].Partition == records[0].Partition && f[0].Topic == records[0].Topic {
+			fetched[i] = append(f, records...)
+			return fetched
+		}
+	}
+	return append(fetched, records)
 }
 
 func isMarker(r *kgo.Record) bool { return r.Attrs.IsControl() }
