@@ -37,6 +37,7 @@ func (e *engine) clientOptions() []kgo.Opt {
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { e.rebalanced(m, true) }),
 		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { e.rebalanced(nil, false) }),
 		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { e.rebalanced(nil, false) }),
+		kgo.OnPartitionsCallbackBlocked(func(context.Context, *kgo.Client) { e.awaited.Store(true) }),
 		kgo.OnOffsetsFetched(e.offsetsFetched),
 	}
 	if e.cfg.FailPoint != nil {

@@ -41,6 +41,7 @@ type engine struct {
 	over        atomic.Bool // callbacks leave the rest to the next transaction
 	failed      atomic.Pointer[failure]
 	wake        atomic.Pointer[context.CancelFunc]
+	awaited     atomic.Bool // a rebalance waits for the transaction's end
 
 	// The open transaction.
 	open   int // records that it consumes

@@ -23,6 +23,7 @@ func (e *engine) begin() error {
 	e.open, e.passed, e.alone, e.cut, e.gather = 0, time.Time{}, nil, false, false
 	clear(e.held)
 	e.over.Store(e.isStopping())
+	e.awaited.Store(false)
 	if e.session != nil {
 		e.session.forgetLeft()
 	}
@@ -56,6 +57,9 @@ func (e *engine) end() error {
 	}
 	if f := e.failed.Load(); f != nil {
 		return e.abort(ctx, f)
+	}
+	if e.givenUp(ctx) {
+		return e.giveUp(abortRebalance)
 	}
 	e.cfg.failPoint(Drained)
 	committed, err := e.gts.End(kgo.PreTxnCommitFnContext(ctx, e.holdBack), kgo.TryCommit)
@@ -162,6 +166,20 @@ func (e *engine) giveUp(reason string) error {
 	}
 	e.failed.Store(nil)
 	return e.begin()
+}
+
+// givenUp asks the group, if a rebalance waits for us, whether we are still a member. One that is not has no heartbeat, for
+// which franz-go would wait before it ends the transaction, while the loss of the partitions waits for that end.
+func (e *engine) givenUp(ctx context.Context) bool {
+	if !e.awaited.Load() {
+		return false
+	}
+	id := e.inst.transactionalID()
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Group, req.InstanceID = e.plan.group, &id
+	req.MemberID, req.Generation = e.cl.GroupMetadata()
+	resp, err := req.RequestWith(ctx, e.cl)
+	return err == nil && resp.ErrorCode != 0 && resp.ErrorCode != kerr.RebalanceInProgress.Code
 }
 
 func (e *engine) rollback(reason string) {
