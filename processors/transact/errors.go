@@ -94,7 +94,9 @@ func isFenced(err error) bool {
 		errors.Is(err, kerr.InvalidProducerIDMapping)
 }
 
-// fetchError gives what a poll reports its meaning for the group. A nil answer is one that franz-go heals by itself.
+// fetchError gives what a poll reports its meaning for the group. A nil answer is one that franz-go heals by itself: that of
+// the group as a whole. What it reports of a partition is what it does not try again, the partition's committed offset that
+// it could not fetch, say: it goes on without that partition, so somebody has to begin again.
 func fetchError(topic string, partition int32, err error) error {
 	var lost *kgo.ErrDataLoss
 	switch {
@@ -104,6 +106,8 @@ func fetchError(topic string, partition int32, err error) error {
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	case isTerminal(err), errors.Is(err, kgo.ErrClientClosed):
 		return err
+	case topic != "":
+		return fmt.Errorf("fetch %s/%d: %w", topic, partition, err)
 	}
 	return nil
 }
