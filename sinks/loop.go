@@ -93,10 +93,10 @@ func (s *Sink) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case !errors.Is(err, ErrMoved):
+		case !errors.Is(err, ErrMoved) && !errors.Is(err, errLetGo):
 			return fmt.Errorf("%s: %w", s.Topics.Group(s.Store.Group()), err)
 		}
-		// Others may have our partitions. Leaving and joining again reads the positions anew.
+		// Others may have our partitions, or nobody. Leaving and joining again reads the positions anew.
 		s.Log.Warn("joining again", "err", err)
 		s.metrics.moved.Inc()
 		if err := pause(ctx, s.Pace); err != nil {
@@ -259,7 +259,10 @@ func (m *membership) revoked(_ context.Context, _ *kgo.Client, partitions map[st
 	}
 }
 
-// faults returns what only a person can mend; the rest passes by itself.
+// errLetGo: the client goes on without a partition of which it has reported an error; only a new one reads it again.
+var errLetGo = errors.New("the client has let a partition go")
+
+// faults returns what only a person, or a new client, can mend; the rest passes by itself.
 func (m *membership) faults(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
 		var joining *kgo.ErrGroupSession
@@ -270,6 +273,8 @@ func (m *membership) faults(fetches kgo.Fetches) error {
 			p := Place{e.Topic, e.Partition}
 			at, _ := m.position(p)
 			return fmt.Errorf("position %d of %s is not in the log: its records were deleted, or the store belongs to another cluster", at, p)
+		case errors.As(e.Err, &protocol) && protocol.Retriable && e.Topic != "":
+			return fmt.Errorf("%w: %s: %w", errLetGo, Place{e.Topic, e.Partition}, e.Err)
 		case errors.As(e.Err, &joining), errors.As(e.Err, &protocol) && protocol.Retriable:
 			m.Log.Warn("the cluster does not answer as it should; waiting for it", "err", e.Err)
 		default:

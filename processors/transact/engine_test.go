@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace/millrace/internal/local/localtest"
 )
 
 // When goka has left the session, nobody makes room: the transaction is over, and the loop does not spin until it is.
@@ -43,37 +43,10 @@ func TestPartitionThatIsLetGo(t *testing.T) {
 // being read.
 func TestOffsetThatCannotBeFetched(t *testing.T) {
 	t.Parallel()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "none"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fake.Close()
-	ownBrokers.Store(t.Name(), fake.ListenAddrs())
+	ownBrokers.Store(t.Name(), localtest.Forgetful(t))
 	l := newLedger(t, 1, 5)
 	l.load(t, 20, 1)
 	adm := l.admin(t)
-	left := 4 // refusals: franz-go asks again three times
-	fake.ControlKey(int16(kmsg.OffsetFetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		fake.KeepControl()
-		req := r.(*kmsg.OffsetFetchRequest)
-		if left == 0 || len(req.Groups) == 0 || req.Groups[0].MemberID == nil {
-			return nil, nil, false
-		}
-		left--
-		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
-		for _, g := range req.Groups {
-			answer := kmsg.OffsetFetchResponseGroup{Group: g.Group}
-			for _, topic := range g.Topics {
-				at := kmsg.OffsetFetchResponseGroupTopic{Topic: topic.Topic, TopicID: topic.TopicID}
-				for _, p := range topic.Partitions {
-					at.Partitions = append(at.Partitions, kmsg.OffsetFetchResponseGroupTopicPartition{Partition: p, ErrorCode: kerr.UnknownTopicID.Code})
-				}
-				answer.Topics = append(answer.Topics, at)
-			}
-			resp.Groups = append(resp.Groups, answer)
-		}
-		return resp, nil, true
-	})
 	inst, stop := run(t, Config{}, l)
 	within(t, 30*time.Second, "the partition is read", func() bool { return inst.Ready() && lag(t, adm, l.group(), l.in()) == 0 })
 	must(t, "stop", stop)

@@ -47,9 +47,13 @@ type world struct {
 func newWorld(t *testing.T) *world { return newWorldIn(t, localtest.Postgres(t)) }
 
 func newWorldIn(t *testing.T, address string) *world {
+	return newWorldOf(t, localtest.Kafka(t), address)
+}
+
+func newWorldOf(t *testing.T, brokers []string, address string) *world {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
-	w := &world{T: t, ctx: ctx, brokers: localtest.Kafka(t), orders: make([]int64, 200), stock: make([]int64, 7)}
+	w := &world{T: t, ctx: ctx, brokers: brokers, orders: make([]int64, 200), stock: make([]int64, 7)}
 	w.table = topics.New(topics.Options{Prefix: localtest.Prefix(t), Partitions: partitions})
 	w.random = rand.New(rand.NewPCG(7, 7))
 	admin, err := topics.NewAdmin(w.brokers)
@@ -197,6 +201,15 @@ func TestTheLogArrives(t *testing.T) {
 	if lag := lags[w.table.Group(topics.PostgresSinkGroup)].Lag.Total(); lag != 0 {
 		t.Errorf("to Kafka the sink lags by %d", lag)
 	}
+}
+
+// TestPositionsThatCannotBeFetched: partitions that the client has let go are read by the next.
+func TestPositionsThatCannotBeFetched(t *testing.T) {
+	w := newWorldOf(t, localtest.Forgetful(t), localtest.Postgres(t))
+	w.write(30)
+	w.start(postgres.New(w.pool, w.table))
+	w.awaitEnd()
+	w.mustBeTheFold()
 }
 
 func TestPoisonStopsNobody(t *testing.T) {

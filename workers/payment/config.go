@@ -38,6 +38,8 @@ const (
 	window = 1 << 16
 	// commitEvery is how often finished work is committed.
 	commitEvery = 100 * time.Millisecond
+	// rest is the pause before a new session.
+	rest = 500 * time.Millisecond
 	// patience is how long a commit may take before it is left to the next one.
 	patience = 5 * time.Second
 )

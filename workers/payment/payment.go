@@ -24,6 +24,9 @@ var (
 	ErrOffset = errors.New("no committed offset, or one that the log does not have")
 )
 
+// errLetGo: the client goes on without a partition of which it has reported an error; only a new one reads it again.
+var errLetGo = errors.New("the client has let a partition go")
+
 const source = "/workers/payment"
 
 // A Worker is one instance of the group.
@@ -35,6 +38,7 @@ type Worker struct {
 	slots   chan struct{} // one for every step at the gateway
 	freed   chan struct{} // tells the loop that there may be room again
 	stop    context.CancelCauseFunc
+	tasks   sync.WaitGroup // lanes that run
 
 	commits sync.Mutex // one commit at a time, so that an older one never comes after a newer one
 
@@ -83,23 +87,39 @@ func New(cfg Config) (*Worker, error) {
 
 // Run works until ctx ends, which is no error, or until something happens that a person must look at.
 func (w *Worker) Run(ctx context.Context) error {
+	for {
+		err := w.session(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, errLetGo):
+			return fmt.Errorf("payment: %w", err)
+		}
+		w.cfg.Log.Warn("payment: begin a new session", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rest):
+		}
+	}
+}
+
+// session is the life of one client. It returns why it ended, with nothing of it running any more.
+func (w *Worker) session(ctx context.Context) error {
 	client, err := kgo.NewClient(w.options()...)
 	if err != nil {
-		return fmt.Errorf("payment: %w", err)
+		return err
 	}
 	w.client = client
 	defer client.CloseAllowingRebalance()
-	asked := ctx
 	ctx, w.stop = context.WithCancelCause(ctx)
 	var committing sync.WaitGroup
 	committing.Go(func() { w.commitAlong(ctx) })
 	w.stop(w.loop(ctx))
 	committing.Wait()
 	w.release(w.owned())
-	if err := context.Cause(ctx); asked.Err() == nil && err != context.Canceled {
-		return fmt.Errorf("payment: %w", err)
-	}
-	return nil
+	w.tasks.Wait()
+	return context.Cause(ctx)
 }
 
 func (w *Worker) options() []kgo.Opt {
@@ -159,8 +179,10 @@ func (w *Worker) fetchErrors(fetches kgo.Fetches) error {
 			return fmt.Errorf("%w: %w", ErrFenced, e.Err)
 		case errors.Is(e.Err, kgo.ErrClientClosed):
 			return e.Err
+		case e.Topic != "":
+			return fmt.Errorf("%w: %s/%d: %w", errLetGo, e.Topic, e.Partition, e.Err)
 		default: // the client goes on by itself
-			w.cfg.Log.Warn("payment: fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
+			w.cfg.Log.Warn("payment: fetch", "error", e.Err)
 		}
 	}
 	return nil
@@ -210,7 +232,7 @@ func (w *Worker) enter(r *kgo.Record) {
 		return
 	}
 	w.lanes[lane] = nil
-	go w.run(lane, t)
+	w.tasks.Go(func() { w.run(lane, t) })
 }
 
 func (w *Worker) partitionOf(number int32) *partition {

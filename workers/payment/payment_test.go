@@ -402,3 +402,14 @@ func TestConfigThatContradictsItself(t *testing.T) {
 		}
 	}
 }
+
+// TestOffsetsThatCannotBeFetched: partitions that the client has let go are read by the next.
+func TestOffsetsThatCannotBeFetched(t *testing.T) {
+	b := newBelt(t, openTill(t, nil), localtest.Forgetful(t)...)
+	for range 10 {
+		b.ask(b.order("pm_card_visa").request(doCreate))
+	}
+	b.Worker(0)
+	b.Reader(b.Table.PaymentResults.Name).AtLeast(10)
+	b.settled()
+}

@@ -205,10 +205,10 @@ func (w *Worker) fetchErrors(fetches kgo.Fetches) error {
 		case errors.Is(e.Err, kgo.ErrClientClosed):
 			return e.Err
 		default:
-			if err := fenced(e.Err); errors.Is(err, ErrFenced) {
-				return err
+			if err := fenced(e.Err); errors.Is(err, ErrFenced) || e.Topic != "" {
+				return err // what names a partition has let it go: only a new client reads it again
 			}
-			w.cfg.Log.Warn("timers: fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err) // the client goes on by itself
+			w.cfg.Log.Warn("timers: fetch", "error", e.Err) // the client goes on by itself
 		}
 	}
 	return nil

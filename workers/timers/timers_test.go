@@ -208,3 +208,11 @@ func TestNoCommittedOffset(t *testing.T) {
 	b.Write(b.timers(poll, 0, 10)...)
 	b.Worker(0).Ends(ErrOffset)
 }
+
+// TestOffsetsThatCannotBeFetched: partitions that the client has let go are read by the next.
+func TestOffsetsThatCannotBeFetched(t *testing.T) {
+	b := newBelt(t, localtest.Forgetful(t)...)
+	b.Write(b.timers(poll, 0, 10)...)
+	b.Worker(0)
+	b.once(b.settled(poll), 10)
+}
