@@ -103,7 +103,7 @@ func (ls lines) due(now time.Time, most int) batchOf {
 	return b
 }
 
-// gone takes a batch out that is committed.
+// gone takes out what is committed, by a batch or by another instance.
 func (ls lines) gone(b batchOf) {
 	for p, next := range b.offsets {
 		l := ls[p]
@@ -155,6 +155,17 @@ func (ls lines) steer() (stop, resume map[string][]int32) {
 		}
 	}
 	return stop, resume
+}
+
+// except are the partitions that are not among these.
+func (ls lines) except(ours map[string]map[int32]kgo.EpochOffset) map[string][]int32 {
+	others := map[string][]int32{}
+	for p := range ls {
+		if _, own := ours[p.topic][p.partition]; !own {
+			others[p.topic] = append(others[p.topic], p.partition)
+		}
+	}
+	return others
 }
 
 // drop forgets partitions that are another's now.

@@ -168,3 +168,22 @@ func TestSteer(t *testing.T) {
 		}
 	}
 }
+
+// A partition that another instance had meanwhile goes on where that one came to.
+func TestALineThatComesBackHasLostItsBeginning(t *testing.T) {
+	w := &Worker{lines: lines{}}
+	p := place{"poll", 1}
+	for i := range int64(10) {
+		w.lines.put(waiting{record: &kgo.Record{Topic: p.topic, Partition: p.partition, Offset: i}, timer: &orderv1.OrderTimer{}, due: start})
+	}
+	if gone := w.lines.except(map[string]map[int32]kgo.EpochOffset{"poll": {0: {}}, "retry": {1: {}}}); len(gone) != 1 || len(gone["poll"]) != 1 {
+		t.Errorf("of partitions that are not ours there are %v", gone)
+	}
+	if _, err := w.arrive(t.Context(), map[string]map[int32]kgo.Offset{"poll": {1: kgo.NewOffset().At(7), 2: kgo.NewOffset().At(3)}}); err != nil {
+		t.Fatal(err)
+	}
+	b := w.lines.due(start, batch)
+	if len(b.records) != 3 || b.records[0].record.Offset != 7 {
+		t.Errorf("%d timers go off, want those from 7 to 9", len(b.records))
+	}
+}

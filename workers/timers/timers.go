@@ -146,6 +146,7 @@ func (w *Worker) options() []kgo.Opt {
 		kgo.BlockRebalanceOnPoll(), // what was polled stays ours until its transaction has ended
 		kgo.OnPartitionsRevoked(func(_ context.Context, cl *kgo.Client, taken map[string][]int32) { w.leave(cl, taken) }),
 		kgo.OnPartitionsLost(func(_ context.Context, cl *kgo.Client, lost map[string][]int32) { w.leave(cl, lost) }),
+		kgo.AdjustFetchOffsetsFn(w.arrive),
 		kgo.TransactionalID(w.cfg.instance()),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(topics.Partitioner()),
@@ -159,6 +160,33 @@ func (w *Worker) leave(cl *kgo.Client, gone map[string][]int32) {
 	defer w.mu.Unlock()
 	w.lines.drop(gone)
 	cl.ResumeFetchPartitions(gone) // should they come back
+}
+
+// leaveUnsaid lets go of the partitions that went without a word: the session tells of the first rebalance after a
+// transaction, and of no other before the next.
+func (w *Worker) leaveUnsaid(cl *kgo.Client) {
+	ours := cl.CommittedOffsets() // has an entry for every partition that is ours
+	w.mu.Lock()
+	gone := w.lines.except(ours)
+	w.mu.Unlock()
+	if len(gone) > 0 {
+		w.leave(cl, gone)
+	}
+}
+
+// arrive looks at the partitions that are about to be ours. One that went without a word, and is back, still has its line,
+// of which another instance may have set off the beginning.
+func (w *Worker) arrive(_ context.Context, committed map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	b := batchOf{offsets: map[place]kgo.EpochOffset{}}
+	for topic, partitions := range committed {
+		for n, at := range partitions {
+			b.offsets[place{topic, n}] = at.EpochOffset()
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lines.gone(b)
+	return committed, nil
 }
 
 // read waits until something is due, no earlier than earliest, and takes in what comes meanwhile.
@@ -264,6 +292,7 @@ func (k kind) timer(r *kgo.Record) (*orderv1.OrderTimer, error) {
 
 // fire sets off what is due, in one transaction, and says whether there was one.
 func (w *Worker) fire(ctx context.Context, session *kgo.GroupTransactSession) (bool, error) {
+	w.leaveUnsaid(session.Client())
 	w.mu.Lock()
 	b := w.lines.due(time.Now(), batch)
 	w.mu.Unlock()
