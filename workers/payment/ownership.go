@@ -63,6 +63,7 @@ func (w *Worker) closeDoors(numbers []int32) []*partition {
 }
 
 func (w *Worker) forget(gone []*partition) {
+	defer w.tell() // what was read of them is off the books
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range gone {

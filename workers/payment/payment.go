@@ -372,11 +372,10 @@ func (w *Worker) deadLetter(t task) *kgo.Record {
 	return w.cfg.Topics.DeadLetter(topics.PaymentGroup, t.record, t.rejection)
 }
 
-// finish takes a task off the books that began. Its offset comes first: a partition that has gone quiet is committed.
+// finish takes a task off the books that began. Its offset comes first: a partition that has gone quiet is committed. The
+// loop is told when all is done, because what it finds then is what it goes by.
 func (w *Worker) finish(t task, done bool) {
-	w.discard()
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	p := t.partition
 	if done {
 		p.progress.done(t.record.Offset)
@@ -384,13 +383,21 @@ func (w *Worker) finish(t task, done bool) {
 	if p.running--; p.leaving && p.running == 0 {
 		close(p.quiet)
 	}
+	w.unfinished--
+	w.mu.Unlock()
+	w.tell()
 }
 
-// discard makes room.
+// discard takes a task off the books that never began.
 func (w *Worker) discard() {
 	w.mu.Lock()
 	w.unfinished--
 	w.mu.Unlock()
+	w.tell()
+}
+
+// tell the loop that there may be room.
+func (w *Worker) tell() {
 	select {
 	case w.freed <- struct{}{}:
 	default:
