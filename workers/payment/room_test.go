@@ -39,13 +39,16 @@ func TestTheLoopIsToldWhenThereIsRoom(t *testing.T) {
 	entered := make(chan int, 1)
 	w.mu.Lock()
 	go w.finish(last, true)
-	time.Sleep(5 * time.Millisecond) // a lock that was waited for so long is handed on in turn: to finish, then to the loop
+	time.Sleep(5 * time.Millisecond)
 	go func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		<-w.freed
 		entered <- len(last.partition.progress.open)
 	}()
+	time.Sleep(5 * time.Millisecond)
+	w.mu.Unlock()
+	w.mu.Lock() // a lock that is taken from under who waited so long for it is then handed on in turn: to finish, to the loop
 	time.Sleep(5 * time.Millisecond)
 	w.mu.Unlock()
 	if n := <-entered; n != 0 {
