@@ -24,8 +24,9 @@ var (
 	ErrOffset = errors.New("no committed offset, or one that the log does not have")
 )
 
-// errLetGo: the client goes on without a partition of which it has reported an error; only a new one reads it again.
-var errLetGo = errors.New("the client has let a partition go")
+// errAgain ends a client: it goes on without a partition of which it has reported an error, or could not write an answer.
+// The next one reads what is unfinished again.
+var errAgain = errors.New("a new client is needed")
 
 const source = "/workers/payment"
 
@@ -92,7 +93,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case !errors.Is(err, errLetGo):
+		case !errors.Is(err, errAgain):
 			return fmt.Errorf("payment: %w", err)
 		}
 		w.cfg.Log.Warn("payment: begin a new session", "error", err)
@@ -111,13 +112,13 @@ func (w *Worker) session(ctx context.Context) error {
 		return err
 	}
 	w.client = client
-	defer client.CloseAllowingRebalance()
 	ctx, w.stop = context.WithCancelCause(ctx)
 	var committing sync.WaitGroup
 	committing.Go(func() { w.commitAlong(ctx) })
 	w.stop(w.loop(ctx))
 	committing.Wait()
 	w.release(w.owned())
+	client.CloseAllowingRebalance() // answers that the log does not take now are not waited for
 	w.tasks.Wait()
 	return context.Cause(ctx)
 }
@@ -180,7 +181,7 @@ func (w *Worker) fetchErrors(fetches kgo.Fetches) error {
 		case errors.Is(e.Err, kgo.ErrClientClosed):
 			return e.Err
 		case e.Topic != "":
-			return fmt.Errorf("%w: %s/%d: %w", errLetGo, e.Topic, e.Partition, e.Err)
+			return fmt.Errorf("%w: %s/%d: %w", errAgain, e.Topic, e.Partition, e.Err)
 		default: // the client goes on by itself
 			w.cfg.Log.Warn("payment: fetch", "error", e.Err)
 		}
@@ -321,7 +322,7 @@ func (w *Worker) carryOut(t task) bool {
 	}
 	if err := w.client.ProduceSync(t.partition.ctx, answer).FirstErr(); err != nil {
 		if t.partition.ctx.Err() == nil {
-			w.stop(fmt.Errorf("answer %s/%d@%d: %w", t.record.Topic, t.record.Partition, t.record.Offset, err))
+			w.stop(fmt.Errorf("%w: answer %s/%d@%d: %w", errAgain, t.record.Topic, t.record.Partition, t.record.Offset, err))
 		}
 		return false
 	}

@@ -413,3 +413,16 @@ func TestOffsetsThatCannotBeFetched(t *testing.T) {
 	b.Reader(b.Table.PaymentResults.Name).AtLeast(10)
 	b.settled()
 }
+
+// TestAnAnswerThatIsNotTaken: its step is carried out again, under its key, and answered then.
+func TestAnAnswerThatIsNotTaken(t *testing.T) {
+	b := newBelt(t, openTill(t, nil), localtest.Refusing(t)...)
+	b.ask(b.order("pm_card_visa").request(doCreate))
+	worker := b.Worker(0)
+	b.Reader(b.Table.PaymentResults.Name).AtLeast(1)
+	b.settled()
+	if n := len(b.sim.Ledger().PaymentIntents); n != 1 {
+		t.Errorf("%d intents of one order", n)
+	}
+	worker.GoesOn()
+}

@@ -175,7 +175,13 @@ func (b *Belt) Worker(ordinal int) Running {
 	ctx, cancel := context.WithCancel(b.Ctx)
 	ended := make(chan error, 1)
 	var running sync.WaitGroup
-	running.Go(func() { ended <- w.Run(ctx) })
+	running.Go(func() {
+		err := w.Run(ctx)
+		if err != nil {
+			seat.Log.Error("the worker has ended", "ordinal", ordinal, "error", err)
+		}
+		ended <- err
+	})
 	stop := sync.OnceFunc(func() { cancel(); running.Wait() })
 	b.T.Cleanup(stop)
 	return Running{Stop: stop, Done: ended, t: b.T}
