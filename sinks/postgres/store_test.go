@@ -207,7 +207,7 @@ func TestLinesFollowTheirOrder(t *testing.T) {
 		version int64
 		want    int
 	}{
-		{1, 3}, {3, 1}, {2, 1}, {1, 1}, {4, 3},
+		{1, 3}, {3, 1}, {2, 1}, {1, 1}, {4, 3}, {3, 3}, {2, 3},
 	} {
 		if err := store.Write(t.Context(), batch(table.OrderEvents.Name, int64(i), orderEvent(id, step.version))); err != nil {
 			t.Fatal(err)

@@ -46,8 +46,8 @@ func Refusing(t testing.TB) (brokers []string) {
 	return c.ListenAddrs()
 }
 
-// Forgetful is a fake broker whose coordinator does not know the topics when a group's first member
-// asks for its offsets, for longer than franz-go asks again: it reports the partitions and goes on without them.
+// Forgetful is a fake broker whose coordinator does not know the topics when a group's first member asks for its offsets,
+// for longer than franz-go asks again: franz-go reports the partitions and goes on without them.
 func Forgetful(t testing.TB) (brokers []string) {
 	t.Helper()
 	c := fake(t)
