@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -18,7 +19,7 @@ func (w *Worker) leave(taken map[string][]int32) {
 }
 
 func (w *Worker) release(numbers []int32) {
-	leaving := w.closeDoors(numbers)
+	leaving, others := w.closeDoors(numbers)
 	late := time.NewTimer(w.cfg.Drain)
 	defer late.Stop()
 	for _, p := range leaving {
@@ -33,43 +34,57 @@ func (w *Worker) release(numbers []int32) {
 		w.commit(leaving)
 	}
 	w.forget(leaving)
+	await(others)
 }
 
 // drop forgets partitions that are another's already: committing would be refused.
 func (w *Worker) drop(lost map[string][]int32) {
-	gone := w.closeDoors(lost[w.cfg.Topics.PaymentRequests.Name])
-	for _, p := range gone {
+	leaving, others := w.closeDoors(lost[w.cfg.Topics.PaymentRequests.Name])
+	for _, p := range slices.Concat(leaving, others) {
 		p.end()
 	}
-	w.forget(gone)
+	w.forget(leaving)
+	await(others)
 }
 
-func (w *Worker) closeDoors(numbers []int32) []*partition {
+// await is for partitions that a stop and a rebalance take away at the same time. The rebalance waits for the stop's
+// commit: after the next owner's first one, it would set the group back.
+func await(others []*partition) {
+	for _, p := range others {
+		<-p.gone
+	}
+}
+
+// closeDoors lets nothing more begin. It tells partitions that are leaving now from those that somebody else lets go.
+func (w *Worker) closeDoors(numbers []int32) (leaving, others []*partition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var closed []*partition
 	for _, n := range numbers {
 		p := w.partitions[n]
-		if p == nil || p.leaving {
+		switch {
+		case p == nil:
+			continue
+		case p.leaving:
+			others = append(others, p)
 			continue
 		}
 		p.leaving = true
 		if p.running == 0 {
 			close(p.quiet)
 		}
-		closed = append(closed, p)
+		leaving = append(leaving, p)
 	}
-	return closed
+	return leaving, others
 }
 
-func (w *Worker) forget(gone []*partition) {
-	defer w.tell() // what was read of them is off the books
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range gone {
-		delete(w.partitions, p.number)
-		w.metrics.gone(p.number)
-	}
+func (w *Worker) forget(left []*partition) {
+	w.settle(func() {
+		for _, p := range left {
+			delete(w.partitions, p.number)
+			w.metrics.gone(p.number)
+			close(p.gone)
+		}
+	})
 }
 
 func (w *Worker) owned() []int32 {

@@ -58,6 +58,7 @@ type partition struct {
 	leaving  bool          // nothing more begins
 	running  int           // tasks that run
 	quiet    chan struct{} // closed when it is leaving and nothing runs
+	gone     chan struct{} // closed when it has left: its last commit is behind it
 }
 
 // A task is one record that needs something done.
@@ -240,7 +241,7 @@ func (w *Worker) partitionOf(number int32) *partition {
 	p := w.partitions[number]
 	if p == nil {
 		ctx, end := context.WithCancel(context.Background())
-		p = &partition{number: number, ctx: ctx, end: end, quiet: make(chan struct{})}
+		p = &partition{number: number, ctx: ctx, end: end, quiet: make(chan struct{}), gone: make(chan struct{})}
 		w.partitions[number] = p
 	}
 	return p
@@ -320,13 +321,26 @@ func (w *Worker) carryOut(t task) bool {
 	if err != nil {
 		return false
 	}
-	if err := w.client.ProduceSync(t.partition.ctx, answer).FirstErr(); err != nil {
+	if err := w.write(t.partition.ctx, answer); err != nil {
 		if t.partition.ctx.Err() == nil {
 			w.stop(fmt.Errorf("%w: answer %s/%d@%d: %w", errAgain, t.record.Topic, t.record.Partition, t.record.Offset, err))
 		}
 		return false
 	}
 	return true
+}
+
+// write returns when the log has the answer, or ctx has ended. The record does not end with ctx: franz-go would fail with it
+// all that wait behind it for the same partition of the log.
+func (w *Worker) write(ctx context.Context, answer *kgo.Record) error {
+	taken := make(chan error, 1)
+	w.client.TryProduce(context.Background(), answer, func(_ *kgo.Record, err error) { taken <- err })
+	select {
+	case err := <-taken:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (w *Worker) answer(t task) (*kgo.Record, error) {
@@ -373,32 +387,29 @@ func (w *Worker) deadLetter(t task) *kgo.Record {
 	return w.cfg.Topics.DeadLetter(topics.PaymentGroup, t.record, t.rejection)
 }
 
-// finish takes a task off the books that began. Its offset comes first: a partition that has gone quiet is committed. The
-// loop is told when all is done, because what it finds then is what it goes by.
+// finish takes a task off the books that began. Its offset comes first: a partition that has gone quiet is committed.
 func (w *Worker) finish(t task, done bool) {
-	w.mu.Lock()
-	p := t.partition
-	if done {
-		p.progress.done(t.record.Offset)
-	}
-	if p.running--; p.leaving && p.running == 0 {
-		close(p.quiet)
-	}
-	w.unfinished--
-	w.mu.Unlock()
-	w.tell()
+	w.settle(func() {
+		p := t.partition
+		if done {
+			p.progress.done(t.record.Offset)
+		}
+		if p.running--; p.leaving && p.running == 0 {
+			close(p.quiet)
+		}
+		w.unfinished--
+	})
 }
 
 // discard takes a task off the books that never began.
-func (w *Worker) discard() {
-	w.mu.Lock()
-	w.unfinished--
-	w.mu.Unlock()
-	w.tell()
-}
+func (w *Worker) discard() { w.settle(func() { w.unfinished-- }) }
 
-// tell the loop that there may be room.
-func (w *Worker) tell() {
+// settle changes the books and then tells the loop that there may be room: what it finds is what it goes by, and nobody
+// tells it twice.
+func (w *Worker) settle(change func()) {
+	w.mu.Lock()
+	change()
+	w.mu.Unlock()
 	select {
 	case w.freed <- struct{}{}:
 	default:

@@ -1,11 +1,13 @@
 package payment
 
 import (
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -423,6 +425,41 @@ func TestAnAnswerThatIsNotTaken(t *testing.T) {
 	b.settled()
 	if n := len(b.sim.Ledger().PaymentIntents); n != 1 {
 		t.Errorf("%d intents of one order", n)
+	}
+	worker.GoesOn()
+}
+
+// TestLostPartitionsFailNoAnswers: the log does not take an answer yet when Kafka loses the worker, which comes back. More
+// answers then wait behind it for the same partition of the log, and nothing happens to them.
+func TestLostPartitionsFailNoAnswers(t *testing.T) {
+	brokers, letGo, joins := localtest.Losing(t)
+	till := openTill(t, nil)
+	const more = 12
+	var lost atomic.Bool
+	var calls, again atomic.Int32
+	till.wire.set(func(w http.ResponseWriter, r *http.Request, sim http.Handler) {
+		switch {
+		case lost.Load():
+			again.Add(1)
+		case calls.Add(1) > 1:
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+			lost.Store(true)
+			return
+		}
+		sim.ServeHTTP(w, r)
+	})
+	b := newBelt(t, till, brokers...)
+	for range 1 + more {
+		b.ask(b.order("pm_card_visa").request(doCreate))
+	}
+	worker := b.Worker(0)
+	b.Until(func() bool { return again.Load() >= more && b.Sum("millrace_payment_steps_in_flight") == 0 })
+	letGo()
+	b.Reader(b.Table.PaymentResults.Name).AtLeast(1 + more)
+	b.settled()
+	if n := joins.Load(); n != 2 {
+		t.Errorf("it joined %d times, and not when it started and when it was lost", n)
 	}
 	worker.GoesOn()
 }

@@ -110,12 +110,27 @@ func (b *Belt) stable(topic string) kadm.ListedOffsets {
 func (b *Belt) Settled(names ...string) {
 	b.T.Helper()
 	var lag int64
+	if !b.comes(func() bool { lag = b.lag(names); return lag == 0 }) {
+		b.T.Fatalf("the lag is still %d", lag)
+	}
+}
+
+// Until waits for something that no topic shows.
+func (b *Belt) Until(holds func() bool) {
+	b.T.Helper()
+	if !b.comes(holds) {
+		b.T.Fatal("what the test waits for does not come")
+	}
+}
+
+// comes looks again and again, and gives up in the end.
+func (b *Belt) comes(holds func() bool) bool {
 	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if lag = b.lag(names); lag == 0 {
-			return
+		if holds() {
+			return true
 		}
 	}
-	b.T.Fatalf("the lag is still %d", lag)
+	return false
 }
 
 func (b *Belt) lag(names []string) (lag int64) {

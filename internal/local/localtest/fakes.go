@@ -1,6 +1,8 @@
 package localtest
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,17 +35,61 @@ func Refusing(t testing.TB) (brokers []string) {
 			return nil, nil, false
 		}
 		refused = true
-		resp := req.ResponseKind().(*kmsg.ProduceResponse)
-		for _, topic := range req.Topics {
-			at := kmsg.ProduceResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
-			for _, p := range topic.Partitions {
-				at.Partitions = append(at.Partitions, kmsg.ProduceResponseTopicPartition{Partition: p.Partition, ErrorCode: kerr.TopicAuthorizationFailed.Code})
-			}
-			resp.Topics = append(resp.Topics, at)
-		}
-		return resp, nil, true
+		return notTaken(req, kerr.TopicAuthorizationFailed), nil, true
 	})
 	return c.ListenAddrs()
+}
+
+func notTaken(req *kmsg.ProduceRequest, why *kerr.Error) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.ProduceResponse)
+	for _, topic := range req.Topics {
+		at := kmsg.ProduceResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
+		for _, p := range topic.Partitions {
+			answer := kmsg.NewProduceResponseTopicPartition()
+			answer.Partition, answer.ErrorCode = p.Partition, why.Code
+			at.Partitions = append(at.Partitions, answer)
+		}
+		resp.Topics = append(resp.Topics, at)
+	}
+	return resp
+}
+
+// Losing is a fake broker that holds the first records that are written outside of a transaction, loses the group's
+// members meanwhile and, when it is told to let go, wants those records again. Joins counts how often a member joined.
+func Losing(t testing.TB) (brokers []string, letGo func(), joins *atomic.Int32) {
+	t.Helper()
+	c := fake(t)
+	held := make(chan struct{})
+	letGo = sync.OnceFunc(func() { close(held) })
+	t.Cleanup(letGo)
+	holds, lost := false, false
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		req := r.(*kmsg.ProduceRequest)
+		if holds || req.TransactionID != nil {
+			return nil, nil, false
+		}
+		holds = true
+		c.SleepControl(func() { <-held })
+		return notTaken(req, kerr.NotLeaderForPartition), nil, true
+	})
+	c.ControlKey(int16(kmsg.Heartbeat), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if lost || !holds {
+			return nil, nil, false
+		}
+		lost = true
+		resp := r.ResponseKind().(*kmsg.HeartbeatResponse)
+		resp.ErrorCode = kerr.UnknownMemberID.Code
+		return resp, nil, true
+	})
+	joins = new(atomic.Int32)
+	c.ControlKey(int16(kmsg.SyncGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		joins.Add(1) // a member that joins syncs once, but may ask to join twice
+		return nil, nil, false
+	})
+	return c.ListenAddrs(), letGo, joins
 }
 
 // Forgetful is a fake broker whose coordinator does not know the topics when a group's first member asks for its offsets,
