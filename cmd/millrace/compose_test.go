@@ -78,7 +78,7 @@ func TestComposeRunsKafkaAsTheLocalStackDoes(t *testing.T) {
 			t.Errorf("%s is %v, the local stack has another", setting, v)
 		}
 	}
-	if !strings.HasSuffix(kafka.Image, ":4.3.1") || !strings.HasSuffix(composed(t).Services["postgres"].Image, ":18") {
+	if !strings.HasSuffix(kafka.Image, ":4.2.1") || !strings.HasSuffix(composed(t).Services["postgres"].Image, ":18") {
 		t.Error("the images are not the versions that the local stack runs")
 	}
 }

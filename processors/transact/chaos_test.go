@@ -185,7 +185,6 @@ func TestBrokerDies(t *testing.T) {
 		must(t, "start it again", func() error { return stack.Broker(n).Start(context.Background()) })
 	}
 	poisonous := feed.end()
-	l.abortHanging(t)
 	fl.settle(l)
 	if v := l.check(t, isPoison); !v.exact() {
 		t.Errorf("%+v", v)
@@ -206,51 +205,4 @@ func (l ledger) done(t *testing.T) (n int64) {
 	}
 	at.Each(func(o kadm.OffsetResponse) { n += o.At })
 	return n
-}
-
-// abortHanging does what an operator does with kafka-transactions.sh after Kafka has lost a marker. A broker 4.3.1 that
-// was killed while it was ending a transaction, and that is slow to come back, may take it for ended before it knows
-// where the partitions are; the transaction then stays open in their logs for ever, with nobody to end it. One that
-// is as it was longer than any transaction may last is such a one.
-func (l ledger) abortHanging(t *testing.T) {
-	adm := l.admin(t)
-	seen := map[kadm.DescribedProducer]time.Time{}
-	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
-		if lag(t, adm, l.group(), l.in()) == 0 {
-			return
-		}
-		for _, p := range l.openTransactions(adm) {
-			if seen[p].IsZero() {
-				seen[p] = time.Now()
-			}
-			if time.Since(seen[p]) < defaultTransactionTimeout+5*time.Second {
-				continue
-			}
-			var at kadm.TopicsSet
-			at.Add(p.Topic, p.Partition)
-			_, err := adm.WriteTxnMarkers(context.Background(), kadm.TxnMarkers{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch,
-				CoordinatorEpoch: p.CoordinatorEpoch, Topics: at})
-			t.Logf("Kafka has lost the end of a transaction: aborted %+v (%v)", p, err)
-		}
-	}
-}
-
-// openTransactions are those that the partitions know of; none when the broker does not answer.
-func (l ledger) openTransactions(adm *kadm.Client) (open []kadm.DescribedProducer) {
-	var set kadm.TopicsSet
-	for p := range l.partitions {
-		set.Add(l.table(), p)
-		set.Add(l.out(), p)
-	}
-	described, err := adm.DescribeProducers(context.Background(), set)
-	if err != nil {
-		return nil
-	}
-	described.EachProducer(func(p kadm.DescribedProducer) {
-		if p.CurrentTxnStartOffset >= 0 {
-			p.LastSequence, p.LastTimestamp = 0, 0 // what else may change while it is the same transaction
-			open = append(open, p)
-		}
-	})
-	return open
 }

@@ -123,10 +123,9 @@
 // The changelog is written to the partition that the record came from, not to that of its key: they differ only for a
 // record that was written to the wrong one, whose table must not lose its changelog.
 //
-// Kafka 4.3.1, killed with a transaction half aborted and slow to come back, may take that abort for done before it knows
-// where the partitions are. The transaction then stays open in their logs, and no reader gets past it. An instance that
-// needs such a table ends with ErrRecoveryTimeout, which names the producer: kafka-transactions.sh find-hanging and abort
-// are the remedy. Seen on one broker on an overloaded machine; TestBrokerDies does as that tool does.
+// Kafka 4.3.0 and 4.3.1 take a partition that has no leader at the moment for one that was deleted (KAFKA-20734): a broker that is
+// killed alone and starts again ends transactions without their markers, and no reader gets past those. An instance that needs
+// such a table ends with ErrRecoveryTimeout, which names the producer. Run another version.
 //
 // kadm answers from metadata that may be seconds old. A topic that was created a moment ago is asked for again.
 package transact
