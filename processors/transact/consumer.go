@@ -1,6 +1,7 @@
 package transact
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func (p *tablePartition) hand(fetches kgo.Fetches) bool {
 
 func fill(m *sarama.ConsumerMessage, r *kgo.Record) {
 	m.Topic, m.Partition, m.Offset, m.Timestamp = r.Topic, r.Partition, r.Offset, r.Timestamp
-	m.Key, m.Value = r.Key, r.Value
+	m.Key, m.Value = r.Key, bytes.Clone(r.Value) // a table may keep it, and must not keep the whole batch with it
 	for _, h := range r.Headers {
 		m.Headers = append(m.Headers, &sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value})
 	}

@@ -51,3 +51,26 @@ func TestOffsetThatCannotBeFetched(t *testing.T) {
 	within(t, 30*time.Second, "the partition is read", func() bool { return inst.Ready() && lag(t, adm, l.group(), l.in()) == 0 })
 	must(t, "stop", stop)
 }
+
+// Handing out has patience, too: when more is handed out than callbacks get done while a transaction may last, they leave the
+// rest to the next one, and a stop does not wait for them.
+func TestFullQueueEndsTheTransaction(t *testing.T) {
+	e := &engine{cfg: Config{CommitInterval: 10 * time.Millisecond}.withDefaults(), began: time.Now(), late: make(chan struct{})}
+	s := &session{engine: e, left: make(chan struct{})}
+	queue := make(chan int, 1)
+	must(t, "room", func() error { return push(s, queue, 1) })
+	if e.over.Load() {
+		t.Fatal("over while there is room")
+	}
+	go func() {
+		for end := time.Now().Add(5 * time.Second); !e.over.Load() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+		<-queue
+	}()
+	must(t, "no room", func() error { return push(s, queue, 2) })
+	if !e.over.Load() {
+		t.Fatal("callbacks are not told to leave the rest")
+	}
+	close(e.late)
+	wantError(t, push(s, queue, 3), errLate)
+}

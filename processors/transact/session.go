@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
@@ -124,17 +125,34 @@ func (c *claim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
 
 // hand gives a batch to goka. It waits while there are too many, unless goka has left.
 func (c *claim) hand(batch []*kgo.Record) error {
-	select {
-	case c.queue <- batch:
-	case <-c.session.left:
-		return errLeft
+	if err := push(c.session, c.queue, batch); err != nil {
+		return err
 	}
+	return push(c.session, c.messages, c.signal)
+}
+
+// push waits for room. When the transaction has lasted long enough, callbacks leave what they have not begun to the next one,
+// which makes room at once.
+func push[T any](s *session, to chan<- T, what T) error {
 	select {
-	case c.messages <- c.signal:
-	case <-c.session.left:
-		return errLeft
+	case to <- what:
+		return nil
+	default:
 	}
-	return nil
+	patience := time.NewTimer(s.engine.cfg.CommitInterval - time.Since(s.engine.began))
+	defer patience.Stop()
+	for {
+		select {
+		case to <- what:
+			return nil
+		case <-patience.C:
+			s.engine.over.Store(true)
+		case <-s.left:
+			return errLeft
+		case <-s.engine.late:
+			return errLate
+		}
+	}
 }
 
 // callback is what goka runs when it is told of a batch.
