@@ -231,10 +231,7 @@ func (w *watch[M]) push(key string, s seen[M]) {
 	if len(w.queue) > watchQueueMax {
 		w.queue = slices.Delete(w.queue, w.superseded(), w.superseded()+1)
 	}
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	w.again()
 }
 
 func (w *watch[M]) superseded() int {
@@ -261,6 +258,14 @@ func (w *watch[M]) next(ctx context.Context) (seen[M], error) {
 		case <-ctx.Done():
 			return seen[M]{}, ctx.Err()
 		}
+	}
+}
+
+// again wakes the reader.
+func (w *watch[M]) again() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
 	}
 }
 

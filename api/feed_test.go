@@ -25,6 +25,29 @@ func stocked(f *feed[*inventoryv1.InventoryEvent], sku string, version, offset i
 	return r
 }
 
+// TestAStreamThatNeverCatchesUpEnds: a new event is there whenever one was sent.
+func TestAStreamThatNeverCatchesUpEnds(t *testing.T) {
+	f := stockFeed(t)
+	w := f.watch("A")
+	defer w.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	offset, beats := int64(0), 0
+	next := func() {
+		offset++
+		f.take(0, []*kgo.Record{stocked(f, "A", offset, offset)})
+	}
+	next()
+	live := streams{stopping: make(chan struct{}), heartbeat: 5 * time.Millisecond, age: 50 * time.Millisecond}
+	err := follow(ctx, live, w, func() error { beats++; return nil }, func(seen[*inventoryv1.InventoryEvent]) (bool, error) {
+		next()
+		return false, nil
+	})
+	if err != nil || beats == 0 {
+		t.Errorf("it ended with %v after %d beats", err, beats)
+	}
+}
+
 // TestASlowWatcherMissesNoSKU: however far it falls behind, the newest state of each SKU is there, and no more than
 // watchQueueMax events are kept.
 func TestASlowWatcherMissesNoSKU(t *testing.T) {

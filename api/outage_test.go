@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -72,4 +73,24 @@ func TestServersComeBack(t *testing.T) {
 	refused("Kafka is dead", ask)
 	must(t, stack.Broker(0).Start(t.Context()))
 	once("after Kafka was dead", ask)
+}
+
+// TestATopicMadeAnewEndsTheAPI: what it reads of is gone, and franz-go never reads of another topic of the same name.
+func TestATopicMadeAnewEndsTheAPI(t *testing.T) {
+	t.Parallel()
+	s := openShop(t)
+	d := s.open(api.Limits{}).ready()
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...))
+	must(t, err)
+	defer client.Close()
+	adm := kadm.NewClient(client)
+	_, err = adm.DeleteTopic(t.Context(), s.table.OrderEvents.Name)
+	must(t, err)
+	_, err = adm.CreateTopic(t.Context(), s.table.Partitions, 1, nil, s.table.OrderEvents.Name)
+	must(t, err)
+	eventually(t, "the API ends", func() bool { return !d.server.Ready() })
+	if err := d.stop(); err == nil || !strings.Contains(err.Error(), "not the log it was") {
+		t.Errorf("it ended with %v", err)
+	}
+	d.stop = func() error { return nil }
 }

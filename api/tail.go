@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	inventoryv1 "github.com/millrace/millrace/internal/gen/shop/inventory/v1"
@@ -71,7 +72,23 @@ func (t *tail) run(ctx context.Context) error {
 	defer client.Close()
 	t.began.Store(true)
 	for ctx.Err() == nil {
-		t.read(client.PollFetches(ctx))
+		fetches := client.PollFetches(ctx)
+		t.read(fetches)
+		if err := lost(fetches); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost is an error by which the client has given a partition up: it would report it for ever, and see nothing any more. What
+// is known here is of a log that is gone, so the API has to begin again.
+func lost(fetches kgo.Fetches) error {
+	for _, e := range fetches.Errors() {
+		var said *kerr.Error
+		if e.Topic != "" && errors.As(e.Err, &said) && (!said.Retriable || said == kerr.UnknownTopicID) {
+			return fmt.Errorf("api: tail: %s/%d is not the log it was, begin again: %w", e.Topic, e.Partition, e.Err)
+		}
 	}
 	return nil
 }

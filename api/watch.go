@@ -33,7 +33,7 @@ func follow[M proto.Message](ctx context.Context, s streams, w *watch[M], beat f
 			if last, err := change(event); last || err != nil {
 				return err
 			}
-			continue
+			w.again() // there may be more, but a stream that never catches up has to end, too
 		}
 		select {
 		case <-w.wake:
