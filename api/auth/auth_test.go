@@ -144,30 +144,41 @@ func TestAGoodTokenExpires(t *testing.T) {
 
 // TestAKeyIsTakenBack: whoever removes a public key ends its tokens, those that have been seen before, too.
 func TestAKeyIsTakenBack(t *testing.T) {
-	dir := t.TempDir()
-	keys := open(t, dir)
-	token, err := keys.Sign(Caller{User: "mallory", Roles: []Role{Operator}}, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := keys.Verify(token); err != nil {
-		t.Fatal(err)
-	}
-	public, err := filepath.Glob(filepath.Join(dir, "*"+publicSuffix))
-	if err != nil || len(public) != 1 {
-		t.Fatalf("public keys: %v, %v", public, err)
-	}
-	if err := os.Remove(public[0]); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(10 * lookAgain); ; time.Sleep(lookAgain / 10) {
-		var refused Refusal
-		if _, err := keys.Verify(token); errors.As(err, &refused) && refused.Reason == TokenInvalid {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("the token of a key that is gone is still good")
-		}
+	for name, remove := range map[string]func(dir, public string) error{
+		"the file":   func(_, public string) error { return os.Remove(public) },
+		"the folder": func(dir, _ string) error { return os.RemoveAll(dir) },
+		"a file beside trash": func(dir, public string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, "trash"+publicSuffix), []byte("trash"), 0o644), os.Remove(public))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			keys := open(t, dir)
+			token, err := keys.Sign(Caller{User: "mallory", Roles: []Role{Operator}}, time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := keys.Verify(token); err != nil {
+				t.Fatal(err)
+			}
+			public, err := filepath.Glob(filepath.Join(dir, "*"+publicSuffix))
+			if err != nil || len(public) != 1 {
+				t.Fatalf("public keys: %v, %v", public, err)
+			}
+			if err := remove(dir, public[0]); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(10 * lookAgain); ; time.Sleep(lookAgain / 10) {
+				var refused Refusal
+				if _, err := keys.Verify(token); errors.As(err, &refused) && refused.Reason == TokenInvalid {
+					return
+				}
+				if time.Now().After(end) {
+					t.Fatal("the token of a key that is gone is still good")
+				}
+			}
+		})
 	}
 }
 

@@ -57,7 +57,7 @@ func Open(dir string) (*Keys, error) {
 	return k, k.scan()
 }
 
-// look reads the folder again if it has changed. One that cannot be read leaves the keys as they were.
+// look reads the folder again if it has changed. What cannot be read in it is left out, and tried again.
 func (k *Keys) look() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -96,41 +96,48 @@ func (k *Keys) public(id string) (ed25519.PublicKey, error) {
 	if !k.changed() {
 		return nil, errUnknownKey
 	}
-	if err := k.scan(); err != nil {
-		return nil, err
-	}
+	err := k.scan()
 	if key, ok := k.known[id]; ok {
 		return key, nil
 	}
-	return nil, errUnknownKey
+	return nil, errors.Join(errUnknownKey, err)
 }
 
 // changed says whether a key may have come since the last scan; a flood of foreign tokens costs one stat each.
 func (k *Keys) changed() bool {
 	info, err := os.Stat(k.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return len(k.known) > 0 // a folder that is gone has no keys
+	}
 	return err == nil && info.ModTime().After(k.scanned.Add(-clockGrain))
 }
 
+// scan reads every public key. A file that is none has no tokens, and must not keep a removed key good.
 func (k *Keys) scan() error {
-	k.scanned = time.Now()
+	began := time.Now()
 	paths, err := filepath.Glob(filepath.Join(k.dir, "*"+publicSuffix))
 	if err != nil {
 		return fmt.Errorf("auth: keys in %s: %w", k.dir, err)
 	}
 	known := make(map[string]ed25519.PublicKey, len(paths))
+	var faults []error
 	for _, path := range paths {
 		key, err := readKey(path, x509.ParsePKIXPublicKey)
-		if err != nil {
-			return err
-		}
 		public, ok := key.(ed25519.PublicKey)
-		if !ok {
-			return fmt.Errorf("auth: %s is no Ed25519 key", path)
+		switch {
+		case err != nil:
+			faults = append(faults, err)
+		case !ok:
+			faults = append(faults, fmt.Errorf("auth: %s is no Ed25519 key", path))
+		default:
+			known[keyID(public)] = public
 		}
-		known[keyID(public)] = public
 	}
 	k.known, k.good = known, map[[sha256.Size]byte]good{}
-	return nil
+	if len(faults) == 0 {
+		k.scanned = began
+	}
+	return errors.Join(faults...)
 }
 
 // signing is the newest private key, made if there is none.
