@@ -82,14 +82,11 @@ func New(c Config) (*Sink, error) {
 // Run writes until ctx ends, and then returns nil. It waits for a store or a cluster that is away. What it returns
 // needs a person: a store that is another log's, a position that the log does not have, or one that was never set up.
 func (s *Sink) Run(ctx context.Context) error {
-	if err := s.follow(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("%s: %w", s.Topics.Group(s.Store.Group()), err)
-	}
 	for {
-		err := s.member(ctx)
+		err := s.follow(ctx) // each time: topics may have been made anew meanwhile
+		if err == nil {
+			err = s.member(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
