@@ -73,6 +73,23 @@ func (f *clientFlags) call(cmd *cobra.Command, do func(context.Context, *client)
 	return explain(do(ctx, c))
 }
 
+// change is call for what changes something.
+func (f *clientFlags) change(cmd *cobra.Command, requestID string, do func(context.Context, *client) error) error {
+	return f.call(cmd, func(ctx context.Context, c *client) error { return repeatable(do(ctx, c), requestID) })
+}
+
+// repeatable adds to an error that leaves open whether the command was carried out how to repeat it without doing it twice.
+func repeatable(err error, requestID string) error {
+	if err == nil {
+		return nil
+	}
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled, connect.CodeUnknown, connect.CodeInternal:
+		return fmt.Errorf("%w (to repeat it, and not do it twice: --request-id %s)", explain(err), requestID)
+	}
+	return err
+}
+
 func (f *clientFlags) address() (url, token string, err error) {
 	url, token = f.api, f.token
 	if url == "" {

@@ -54,5 +54,32 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(upCommand(), orderCommand(), stockCommand(), tokenCommand(), stackCommand(), prepareCommand(), topicsCommand(), serveCommand(), gatewayCommand())
+	understandOrRefuse(root)
 	return root
+}
+
+// understandOrRefuse makes every word that is not understood a usageError: cobra shows help for a misspelled subcommand, and
+// says that all went well.
+func understandOrRefuse(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err.Error()) })
+	switch check := cmd.Args; {
+	case cmd.HasSubCommands() && !cmd.Runnable():
+		cmd.Args = cobra.ArbitraryArgs // to be refused here, at every depth
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return usageError(fmt.Sprintf("%s has no command %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath()))
+		}
+	case check != nil:
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError(fmt.Sprintf("%s: %v", cmd.CommandPath(), err))
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		understandOrRefuse(sub)
+	}
 }

@@ -43,7 +43,7 @@ func orderPlace(f *clientFlags) *cobra.Command {
 			if email != "" {
 				req.Contact = &orderv1.Contact{Email: email}
 			}
-			return f.call(cmd, func(ctx context.Context, c *client) error {
+			return f.change(cmd, req.RequestId, func(ctx context.Context, c *client) error {
 				res, err := c.orders.PlaceOrder(ctx, connect.NewRequest(req))
 				if err != nil {
 					return err
@@ -110,7 +110,7 @@ func orderCancel(f *clientFlags) *cobra.Command {
 			if req.RequestId == "" {
 				req.RequestId = uuid.NewString()
 			}
-			return f.call(cmd, func(ctx context.Context, c *client) error {
+			return f.change(cmd, req.RequestId, func(ctx context.Context, c *client) error {
 				res, err := c.orders.CancelOrder(ctx, connect.NewRequest(req))
 				if err != nil {
 					return err

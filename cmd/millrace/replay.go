@@ -52,14 +52,14 @@ func orderReplay(f *clientFlags) *cobra.Command {
 		Short: "Place the orders of a purchase log, each line once however often it is run",
 		Long: `Place the orders of a purchase log through the API: one order a line.
 
-A column is the number of a field (from 1), a name when the file has a --header, or FROM-TO in characters (from 1).
+A column is the number of a field (from 1), a name when the file has a --header, or FROM-TO in bytes (from 1).
 Run it again, after a crash or on purpose: the same line of the same file is the same order.`,
 		Example: "  millrace order replay purchases.csv --header --customer customer_id --sku-column sku --quantity units\n" +
 			"  millrace order replay cdnow_sample.txt --format columns --customer 1 --quantity 4 --sku CD-CLASSIC",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.file = args[0]
-			if f.user == "ada" && f.role == "customer" { // the defaults of `order`: customers cannot order for others
+			if !cmd.Flags().Changed("as") && !cmd.Flags().Changed("role") { // customers, the default of `order`, cannot order for others
 				f.user, f.role = "operator", "operator"
 			}
 			c, err := f.dial()
@@ -239,6 +239,11 @@ func (t *tally) add(p purchase, res *orderv1.PlaceOrderResponse, err error) {
 	if res.GetReplayed() {
 		t.replayed++
 	}
+	switch o.GetStatus() {
+	case orderv1.OrderStatus_ORDER_STATUS_REJECTED, orderv1.OrderStatus_ORDER_STATUS_CANCELLED, orderv1.OrderStatus_ORDER_STATUS_PAYMENT_FAILED,
+		orderv1.OrderStatus_ORDER_STATUS_CANCELLING:
+		return // nothing is sold
+	}
 	for _, l := range o.GetLines() {
 		t.units += l.GetQuantity()
 	}
@@ -350,7 +355,7 @@ func (r *replay) rows(raw []byte) ([]row, error) {
 	return rows, nil
 }
 
-// column is a field's number, a header's name, or FROM-TO in characters.
+// column is a field's number, a header's name, or FROM-TO in bytes.
 type column string
 
 func (c *column) String() string     { return string(*c) }

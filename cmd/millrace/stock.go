@@ -50,7 +50,7 @@ func stockChange(f *clientFlags, name, about string, change func(ctx context.Con
 			if id == "" {
 				id = uuid.Must(uuid.NewV7()).String()
 			}
-			return f.call(cmd, func(ctx context.Context, c *client) error {
+			return f.change(cmd, id, func(ctx context.Context, c *client) error {
 				s, err := change(ctx, c, id, args[0], n)
 				if err != nil {
 					return err
